@@ -1,0 +1,110 @@
+//! A small sorted table that is shared until it is changed.
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+use crate::model::{ForeignPolicy, NetworkPolicy, PeerAuthentication, Service, Str, Workload, WorkloadId};
+
+/// What has a name among its kind in a namespace.
+pub trait Keyed {
+    /// The name's type.
+    type Key: Ord + Clone;
+    /// The name.
+    fn key(&self) -> Self::Key;
+}
+
+/// Values by key, in order. A clone is one reference count; the first change after it copies the
+/// pointers, not the values.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Table<T: Keyed> {
+    rows: Arc<Vec<(T::Key, Arc<T>)>>,
+}
+
+impl<T: Keyed> Default for Table<T> {
+    fn default() -> Self {
+        Self { rows: Arc::default() }
+    }
+}
+
+impl<T: Keyed> Table<T> {
+    /// The value of a key.
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&Arc<T>>
+    where
+        T::Key: Borrow<Q>,
+    {
+        let at = self.rows.binary_search_by(|(k, _)| k.borrow().cmp(key)).ok()?;
+        self.rows.get(at).map(|(_, value)| value)
+    }
+
+    /// Values in the order of their keys.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<T>> {
+        self.rows.iter().map(|(_, value)| value)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) fn insert(&mut self, value: Arc<T>) {
+        let key = value.key();
+        let rows = Arc::make_mut(&mut self.rows);
+        match rows.binary_search_by(|(k, _)| k.cmp(&key)) {
+            Ok(at) => {
+                if let Some(row) = rows.get_mut(at) {
+                    row.1 = value;
+                }
+            }
+            Err(at) => rows.insert(at, (key, value)),
+        }
+    }
+
+    pub(super) fn remove<Q: Ord + ?Sized>(&mut self, key: &Q)
+    where
+        T::Key: Borrow<Q>,
+    {
+        if let Ok(at) = self.rows.binary_search_by(|(k, _)| k.borrow().cmp(key)) {
+            Arc::make_mut(&mut self.rows).remove(at);
+        }
+    }
+}
+
+impl Keyed for Workload {
+    type Key = WorkloadId;
+    fn key(&self) -> WorkloadId {
+        self.id.clone()
+    }
+}
+
+impl Keyed for NetworkPolicy {
+    type Key = Str;
+    fn key(&self) -> Str {
+        self.name.clone()
+    }
+}
+
+impl Keyed for Service {
+    type Key = Str;
+    fn key(&self) -> Str {
+        self.name.clone()
+    }
+}
+
+impl Keyed for PeerAuthentication {
+    type Key = Str;
+    fn key(&self) -> Str {
+        self.name.clone()
+    }
+}
+
+impl Keyed for ForeignPolicy {
+    type Key = (Str, Str);
+    fn key(&self) -> (Str, Str) {
+        (self.kind.clone(), self.name.clone())
+    }
+}

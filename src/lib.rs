@@ -1,0 +1,18 @@
+//! Portcullis judges what the network policies and mesh settings of a Kubernetes cluster add up to,
+//! before a change takes effect.
+
+pub mod netset;
+
+pub mod model;
+
+pub mod cluster;
+
+pub mod reach;
+
+pub mod mesh;
+
+pub mod rules;
+
+pub mod k8s;
+
+pub mod admission;

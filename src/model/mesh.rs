@@ -1,0 +1,78 @@
+//! Istio's part: who must speak mutual TLS.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{Labels, Str};
+
+/// `PeerAuthentication` (`security.istio.io`, v1 and v1beta1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAuthentication {
+    /// Its namespace. In the mesh's root namespace it is about the whole mesh.
+    pub namespace: Str,
+    /// Its name: the tie-break between two of the same second.
+    pub name: Str,
+    /// `metadata.creationTimestamp`, in whole seconds. Nothing for one that is not stored yet,
+    /// which makes it the youngest.
+    pub created: Option<Timestamp>,
+    /// `spec.selector.matchLabels`. Empty: not about single workloads but about its namespace.
+    pub selector: Labels,
+    /// `spec.mtls.mode`; [`MtlsMode::Unset`] where none is written.
+    pub mode: MtlsMode,
+    /// `spec.portLevelMtls` by *workload* port.
+    pub ports: BTreeMap<u16, MtlsMode>,
+    /// Whether some part could not be read.
+    pub is_partial: bool,
+}
+
+/// `mtls.mode` as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MtlsMode {
+    /// Inherits from the next wider scope.
+    #[default]
+    Unset,
+    /// Plaintext only.
+    Disable,
+    /// Plaintext and mutual TLS.
+    Permissive,
+    /// Mutual TLS only.
+    Strict,
+    /// A mode this version does not know: what it comes to cannot be judged.
+    Unknown(Str),
+}
+
+impl std::fmt::Display for MtlsMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Unset => "UNSET",
+            Self::Disable => "DISABLE",
+            Self::Permissive => "PERMISSIVE",
+            Self::Strict => "STRICT",
+            Self::Unknown(mode) => mode,
+        })
+    }
+}
+
+/// What the mesh's ConfigMap says (`istio` or `istio-<revision>`, key `mesh`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshConfig {
+    /// The ConfigMap's namespace.
+    pub namespace: Str,
+    /// The ConfigMap's name.
+    pub name: Str,
+    /// `rootNamespace`; `istio-system` where none is written.
+    pub root_namespace: Option<Str>,
+}
+
+/// A control-plane revision or tag that injects sidecars: a `MutatingWebhookConfiguration` labelled
+/// `istio.io/rev` or `istio.io/tag`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revision {
+    /// The configuration's name.
+    pub webhook: Str,
+    /// `istio.io/rev`.
+    pub revision: Option<Str>,
+    /// `istio.io/tag`.
+    pub tag: Option<Str>,
+}

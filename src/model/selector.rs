@@ -1,0 +1,132 @@
+//! Label selectors (`meta/v1 LabelSelector`).
+
+use std::fmt;
+
+use super::{Labels, Str};
+
+/// What a label selector demands: every requirement, `matchLabels` and `matchExpressions` alike.
+/// With none it matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Selector {
+    requirements: Vec<Requirement>,
+}
+
+/// One demand on one key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: Str,
+    /// What is demanded of it.
+    pub operator: Operator,
+}
+
+/// The operators of `LabelSelectorRequirement`; `matchLabels` is `In` with one value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operator {
+    /// The key is there with one of these values.
+    In(Vec<Str>),
+    /// The key is absent, or there with none of these values.
+    NotIn(Vec<Str>),
+    /// The key is there.
+    Exists,
+    /// The key is absent.
+    DoesNotExist,
+    /// An operator this version does not know: it may match or not, and counts as no match.
+    Unknown(Str),
+}
+
+impl Selector {
+    /// The selector that matches everything: `{}`.
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    /// A selector of these requirements, in canonical order.
+    pub fn new(requirements: impl IntoIterator<Item = Requirement>) -> Self {
+        let mut requirements: Vec<_> = requirements.into_iter().collect();
+        requirements.sort();
+        requirements.dedup();
+        Self { requirements }
+    }
+
+    /// The requirements, sorted.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
+    /// Whether it is written as `{}`. Others may still match everything there is.
+    pub fn is_everything(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
+    /// Whether it matches a set of labels.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.requirements.iter().all(|requirement| requirement.matches(labels))
+    }
+
+    /// The value the selector pins a key to, when it allows exactly one.
+    pub fn pinned(&self, key: &str) -> Option<&Str> {
+        self.requirements.iter().find_map(|requirement| match &requirement.operator {
+            Operator::In(values) if requirement.key == key => match values.as_slice() {
+                [value] => Some(value),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+}
+
+impl Requirement {
+    /// Whether a set of labels meets this demand (`labels.Requirement.Matches` in apimachinery).
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.matches_value(labels.get(&self.key).map(Str::as_str))
+    }
+
+    /// Whether a key with this value, or absent, meets this demand.
+    pub fn matches_value(&self, found: Option<&str>) -> bool {
+        match (&self.operator, found) {
+            (Operator::In(values), Some(found)) => values.iter().any(|value| value == found),
+            (Operator::NotIn(values), Some(found)) => values.iter().all(|value| value != found),
+            (Operator::Exists, Some(_)) | (Operator::NotIn(_) | Operator::DoesNotExist, None) => true,
+            (Operator::DoesNotExist, Some(_))
+            | (Operator::In(_) | Operator::Exists, None)
+            | (Operator::Unknown(_), _) => false,
+        }
+    }
+}
+
+/// The exact-match form.
+impl From<&Labels> for Selector {
+    fn from(labels: &Labels) -> Self {
+        Self::new(
+            labels
+                .iter()
+                .map(|(key, value)| Requirement { key: key.clone(), operator: Operator::In(vec![value.clone()]) }),
+        )
+    }
+}
+
+/// `app=cart,tier in (a,b),!legacy`, as `kubectl -l` takes it; `{}` for everything.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_everything() {
+            return f.write_str("{}");
+        }
+        for (i, Requirement { key, operator }) in self.requirements.iter().enumerate() {
+            if i > 0 {
+                f.write_str(",")?;
+            }
+            match operator {
+                Operator::In(values) => match values.as_slice() {
+                    [value] => write!(f, "{key}={value}")?,
+                    values => write!(f, "{key} in ({})", values.join(","))?,
+                },
+                Operator::NotIn(values) => write!(f, "{key} notin ({})", values.join(","))?,
+                Operator::Exists => write!(f, "{key}")?,
+                Operator::DoesNotExist => write!(f, "!{key}")?,
+                Operator::Unknown(operator) => write!(f, "{key} {operator}(?)")?,
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,100 @@
+//! What runs: a pod, or the template of pods to come.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use super::{Labels, Str};
+use crate::netset::Protocol;
+
+/// Which workload: unique in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkloadId {
+    /// `Pod`, `Deployment`, …
+    pub kind: Str,
+    /// Its name in its namespace.
+    pub name: Str,
+}
+
+/// `Deployment cart`.
+impl fmt::Display for WorkloadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// The controller an object belongs to (`metadata.ownerReferences` with `controller: true`).
+pub type Owner = WorkloadId;
+
+/// A pod or a pod template, reduced to what decides its traffic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    /// What it is and its name.
+    pub id: WorkloadId,
+    /// Where it is.
+    pub namespace: Str,
+    /// The labels of the *pod* (of a template: `spec.template.metadata.labels`).
+    pub labels: Labels,
+    /// The annotations of the pod that decide about its mesh; others are dropped.
+    pub annotations: Labels,
+    /// The controller it belongs to.
+    pub owner: Option<Owner>,
+    /// Ports its containers declare, those of restartable init containers included.
+    pub ports: Vec<ContainerPort>,
+    /// Whether it shares its node's network: policies do not apply to it, selectors do not reach it.
+    pub host_network: bool,
+    /// Where its names are resolved.
+    pub dns_policy: DnsPolicy,
+    /// `spec.dnsConfig.nameservers`.
+    pub nameservers: Vec<IpAddr>,
+    /// `status.podIPs`; empty for a template and for a pod that has none yet.
+    pub ips: Vec<IpAddr>,
+    /// Succeeded or failed: its address is free again and nothing applies to it.
+    pub is_finished: bool,
+    /// Whether an `istio-proxy` container runs in it.
+    pub has_proxy: bool,
+    /// Whether something of its pod could not be read.
+    pub is_partial: bool,
+}
+
+impl Workload {
+    /// Whether this is one pod and not the template of many.
+    pub fn is_pod(&self) -> bool {
+        self.id.kind == "Pod"
+    }
+
+    /// Where a pod's labels, ports and the rest are in the object: below `spec.template`, say.
+    pub fn pod_path(&self) -> super::FieldPath {
+        super::FieldPath::new(match self.id.kind.as_str() {
+            "Pod" => "",
+            "CronJob" => "spec.jobTemplate.spec.template",
+            _ => "spec.template",
+        })
+    }
+}
+
+/// A port a container declares. Only its name matters: an undeclared port is open all the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerPort {
+    /// What a named port in a policy or a Service refers to.
+    pub name: Option<Str>,
+    /// TCP where none is written.
+    pub protocol: Protocol,
+    /// 1 to 65535.
+    pub number: u16,
+}
+
+/// `spec.dnsPolicy` of a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DnsPolicy {
+    /// Cluster DNS: the default.
+    #[default]
+    ClusterFirst,
+    /// Cluster DNS for a pod on its node's network.
+    ClusterFirstWithHostNet,
+    /// The node's resolver.
+    Default,
+    /// Only what `dnsConfig` names.
+    None,
+    /// A value this version does not know.
+    Unknown,
+}

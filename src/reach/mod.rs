@@ -1,0 +1,135 @@
+//! Who can talk to whom, and which policies decided it.
+//!
+//! The answer is the union of all NetworkPolicies over real pods: a connection passes when the
+//! source's egress lets it out *and* the destination's ingress lets it in. Where implementations
+//! differ, or something could not be read, the answer has two ends: what is certainly allowed and
+//! what is possibly allowed. [`Cni`] says what the cluster's implementation does and so narrows
+//! the gap.
+//!
+//! Not here: policies of other systems ([`crate::model::ForeignPolicy`]); a rule that finds some
+//! says that it cannot judge. Nor replies (always allowed), nor the kubelet's probes of its own
+//! pods (always allowed in), nor ICMP (undefined by the API).
+
+mod cni;
+mod dns;
+mod side;
+
+use crate::cluster::Cluster;
+use crate::model::{Direction, NetworkPolicy, Workload};
+use crate::netset::{ConnectionSet, IpSet};
+
+pub use cni::{Cni, CniName, Truth};
+pub use dns::{Dns, DnsSettings, DnsSource, DnsTarget, ServiceName};
+pub use side::{Allow, Side};
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer<'a> {
+    /// A pod, or the pods of a template.
+    Workload(&'a Workload),
+    /// Addresses outside the cluster. Where policies treat them differently, *certain* is what
+    /// holds for all of them and *possible* what holds for some; [`Reach::split`] cuts a range
+    /// into parts that are each treated alike.
+    External(&'a IpSet),
+}
+
+/// What passes between two peers.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// Allowed, whatever implements the policies.
+    pub certain: ConnectionSet,
+    /// Allowed as far as is known: a superset of `certain`.
+    pub possible: ConnectionSet,
+    /// The source's part; nothing for an external source.
+    pub egress: Option<Side<'a>>,
+    /// The destination's part; nothing for an external destination.
+    pub ingress: Option<Side<'a>>,
+}
+
+/// The evaluator of one cluster.
+#[derive(Clone, Copy)]
+pub struct Reach<'a> {
+    cluster: &'a Cluster,
+    cni: &'a Cni,
+}
+
+impl<'a> Reach<'a> {
+    /// The evaluator of a cluster whose policies this implementation enforces.
+    pub fn new(cluster: &'a Cluster, cni: &'a Cni) -> Self {
+        Self { cluster, cni }
+    }
+
+    /// Which connections pass from one peer to another.
+    pub fn connections(&self, from: Peer<'_>, to: Peer<'_>) -> Answer<'a> {
+        let full = || (ConnectionSet::full(), ConnectionSet::full());
+        if let (Peer::Workload(from), Peer::Workload(to)) = (from, to)
+            && from.is_pod()
+            && from.id == to.id
+            && from.namespace == to.namespace
+        {
+            // A pod reaches itself over its own loopback, which no policy sees.
+            let (certain, possible) = full();
+            return Answer { certain, possible, egress: None, ingress: None };
+        }
+        let egress = match from {
+            Peer::Workload(source) => Some(self.side(source, Direction::Egress, to)),
+            Peer::External(_) => None,
+        };
+        let ingress = match to {
+            Peer::Workload(destination) => Some(self.side(destination, Direction::Ingress, from)),
+            Peer::External(_) => None,
+        };
+        let (mut certain, mut possible) = full();
+        for side in egress.iter().chain(&ingress) {
+            certain = certain.intersect(&side.certain);
+            possible = possible.intersect(&side.possible);
+        }
+        Answer { certain, possible, egress, ingress }
+    }
+
+    /// What one end lets through in one direction, and the policies that say so.
+    pub fn side(&self, subject: &Workload, direction: Direction, peer: Peer<'_>) -> Side<'a> {
+        Side::evaluate(self.cluster, self.cni, subject, direction, peer)
+    }
+
+    /// The policies that select a workload, whichever directions they isolate.
+    pub fn policies_of(&self, workload: &Workload) -> impl Iterator<Item = &'a NetworkPolicy> + use<'a> {
+        let state = self.cluster.namespace(&workload.namespace);
+        let (labels, applies) = (workload.labels.clone(), !workload.host_network);
+        state
+            .into_iter()
+            .flat_map(|state| state.policies.iter())
+            .map(std::convert::AsRef::as_ref)
+            .filter(move |policy| applies && policy.pods.matches(&labels))
+    }
+
+    /// The policies that isolate a workload in a direction.
+    pub fn isolating(
+        &self,
+        workload: &Workload,
+        direction: Direction,
+    ) -> impl Iterator<Item = &'a NetworkPolicy> + use<'a> {
+        self.policies_of(workload).filter(move |policy| policy.isolates.contains(direction))
+    }
+
+    /// Cuts a range of external addresses into parts that the workload's policies treat alike.
+    pub fn split(&self, workload: &Workload, direction: Direction, range: &IpSet) -> Vec<IpSet> {
+        let mut parts = vec![range.clone()];
+        let blocks = self
+            .policies_of(workload)
+            .flat_map(|policy| policy.rules(direction))
+            .flat_map(|rule| rule.peers.iter().flatten())
+            .filter_map(|peer| match peer {
+                crate::model::PeerSpec::Block(block) => Some(&block.addresses),
+                crate::model::PeerSpec::Pods { .. } | crate::model::PeerSpec::Unreadable => None,
+            });
+        for block in blocks {
+            parts = parts
+                .iter()
+                .flat_map(|part| [part.intersect(block), part.subtract(block)])
+                .filter(|part| !part.is_empty())
+                .collect();
+        }
+        parts
+    }
+}

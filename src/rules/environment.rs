@@ -1,0 +1,47 @@
+//! What the configuration says about the cluster that no object in it does.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::mesh::MeshSettings;
+use crate::reach::{Cni, DnsSettings};
+
+/// The surroundings every rule judges in.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Environment {
+    /// Which namespaces no rule is about.
+    pub namespaces: NamespaceSettings,
+    /// Where cluster DNS is.
+    pub dns: DnsSettings,
+    /// How the mesh is set up.
+    pub mesh: MeshSettings,
+    /// What enforces the policies.
+    pub cni: Cni,
+}
+
+/// Which namespaces the rules leave alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct NamespaceSettings {
+    /// Names of namespaces whose own workloads no rule is about. A name may end in `*`. Changes in
+    /// them are still judged for what they do to others: a policy in `kube-system` that cuts off
+    /// the DNS pods is found. Exempting goes by name and never by a label, which a tenant could set.
+    pub exempt: Vec<String>,
+}
+
+impl Default for NamespaceSettings {
+    fn default() -> Self {
+        let names = ["kube-system", "kube-public", "kube-node-lease", "portcullis"];
+        Self { exempt: names.map(str::to_owned).to_vec() }
+    }
+}
+
+impl NamespaceSettings {
+    /// Whether a namespace is exempt.
+    pub fn is_exempt(&self, namespace: &str) -> bool {
+        self.exempt.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(prefix) => namespace.starts_with(prefix),
+            None => pattern == namespace,
+        })
+    }
+}

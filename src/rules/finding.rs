@@ -1,0 +1,53 @@
+//! What is said of violations, for people.
+
+use super::{Action, Meta};
+use crate::model::{FieldPath, ObjectRef, Str};
+
+/// One finding: what is wrong and for whom, where, why it matters and what to do.
+///
+/// Its texts are single paragraphs without a trailing line break; names in them stand in backticks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule.
+    pub rule: &'static Meta,
+    /// What becomes of it, every cap applied.
+    pub action: Action,
+    /// Whether it stood before the change and is no worse.
+    pub standing: bool,
+    /// The namespace it is in.
+    pub namespace: Option<Str>,
+    /// The object to look at first.
+    pub object: ObjectRef,
+    /// The field of that object.
+    pub path: FieldPath,
+    /// What is wrong and for whom: one line that stands alone.
+    pub message: String,
+    /// Why it matters.
+    pub why: String,
+    /// The facts the verdict rests on, one line each: which policy isolates, which rule misses.
+    pub evidence: Vec<String>,
+    /// What to do.
+    pub help: String,
+    /// Objects that can be applied as they are, as YAML documents. Empty where there is no one fix.
+    pub fix: String,
+}
+
+impl Finding {
+    /// A finding about an object, with nothing said yet. [`super::RuleSet`] fills in the rule, the
+    /// action and whether it stood.
+    pub fn new(namespace: Option<Str>, object: ObjectRef, path: FieldPath, message: String) -> Self {
+        Self {
+            rule: &super::CL_RULE_FAILED,
+            action: Action::Audit,
+            standing: false,
+            namespace,
+            object,
+            path,
+            message,
+            why: String::new(),
+            evidence: Vec::new(),
+            help: String::new(),
+            fix: String::new(),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! From a change to findings: the ratchet, the ceilings, and rules that fail.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use jiff::Timestamp;
+
+use super::registry::AnyRule;
+use super::{Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Scope, View, Violation};
+use crate::cluster::Cluster;
+use crate::model::{Change, FieldPath, Object, ObjectRef};
+
+/// The rules as the configuration set them, ready to run.
+pub struct RuleSet {
+    /// Those that run, in the order of the registry.
+    pub rules: Vec<ActiveRule>,
+    /// What they judge in.
+    pub environment: Environment,
+    /// The strongest action, where no namespace says otherwise.
+    pub mode: Mode,
+    /// What becomes of an object that cannot be read in full.
+    pub on_unreadable: Action,
+    /// What becomes of a review in which a rule fails.
+    pub on_error: Action,
+}
+
+/// A rule that runs, and what it asks for.
+pub struct ActiveRule {
+    /// The rule with its options.
+    pub rule: Box<dyn AnyRule>,
+    /// What it asks for; never [`Action::Off`].
+    pub action: Action,
+}
+
+impl RuleSet {
+    /// What a change makes of a cluster: findings it brings or worsens, and those that stood where
+    /// it touches. `cluster` is the state as known; the change's own old object is put in place.
+    pub fn judge(&self, cluster: &Cluster, change: &Change, now: Timestamp) -> Vec<Finding> {
+        let before = cluster.as_found_by(change);
+        let after = before.with(change);
+        let before = View::new(&before, &self.environment, now);
+        let after = View::new(&after, &self.environment, now);
+        self.run(&change.reference(), |active| {
+            let scope = active.rule.scope(change, &before, &after);
+            if scope == Scope::Nothing {
+                return Vec::new();
+            }
+            let mut found = Vec::new();
+            active.rule.violations(&after, &scope, &mut found);
+            if found.is_empty() {
+                return Vec::new();
+            }
+            let mut stood = Vec::new();
+            active.rule.violations(&before, &scope, &mut stood);
+            let stood: BTreeMap<_, u8> = stood.iter().map(|v| (v.identity(), v.badness)).collect();
+            let (old, new): (Vec<_>, Vec<_>) =
+                found.into_iter().partition(|v| stood.get(&v.identity()).is_some_and(|bad| v.badness <= *bad));
+            let moment = |standing| Moment { view: &after, change: Some((change, &before)), standing };
+            let mut findings = self.explain(active, new, &moment(false));
+            findings.extend(self.explain(active, old, &moment(true)));
+            findings
+        })
+    }
+
+    /// Everything that is wrong with a cluster, against nothing: what `check` and an audit report.
+    pub fn judge_all(&self, cluster: &Cluster, now: Timestamp) -> Vec<Finding> {
+        let view = View::new(cluster, &self.environment, now);
+        let cluster_itself = ObjectRef { kind: "Cluster".into(), namespace: None, name: "cluster".into() };
+        self.run(&cluster_itself, |active| {
+            let mut found = Vec::new();
+            active.rule.violations(&view, &Scope::Cluster, &mut found);
+            self.explain(active, found, &Moment { view: &view, change: None, standing: false })
+        })
+    }
+
+    /// Runs each rule on its own: one that panics becomes a finding, and the others still answer.
+    fn run(&self, reviewed: &ObjectRef, one: impl Fn(&ActiveRule) -> Vec<Finding>) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for active in &self.rules {
+            match catch_unwind(AssertUnwindSafe(|| one(active))) {
+                Ok(found) => findings.extend(found),
+                Err(_) => findings.push(self.rule_failed(active.rule.meta(), reviewed)),
+            }
+        }
+        sort(&mut findings);
+        findings
+    }
+
+    fn rule_failed(&self, failed: &Meta, reviewed: &ObjectRef) -> Finding {
+        let message = format!("rule `{}` ({}) failed while it judged {reviewed}", failed.name, failed.code);
+        Finding {
+            rule: &CL_RULE_FAILED,
+            action: self.on_error,
+            why:
+                "the rule did not answer, so nothing is known about what it would have said; the other rules did answer"
+                    .into(),
+            help: format!(
+                "report this with the object; until it is mended, `rules.{}.action: off` in the configuration leaves the rule out",
+                failed.name
+            ),
+            ..Finding::new(reviewed.namespace.clone(), reviewed.clone(), FieldPath::root(), message)
+        }
+    }
+
+    /// Violations to findings, grouped by what becomes of them.
+    fn explain(&self, active: &ActiveRule, violations: Vec<Violation>, moment: &Moment<'_>) -> Vec<Finding> {
+        let mut by_action: BTreeMap<Action, Vec<Violation>> = BTreeMap::new();
+        for violation in violations {
+            let ratchet = if moment.standing { Action::Warn } else { Action::Deny };
+            let action = active
+                .action
+                .min(ratchet)
+                .min(active.rule.ceiling(&violation, moment))
+                .min(self.mode_of(&violation.namespace, moment).ceiling());
+            if action > Action::Off {
+                by_action.entry(action).or_default().push(violation);
+            }
+        }
+        let mut findings = Vec::new();
+        for (action, group) in by_action {
+            findings.extend(active.rule.explain(&group, moment).into_iter().map(|finding| Finding {
+                rule: active.rule.meta(),
+                action,
+                standing: moment.standing,
+                ..finding
+            }));
+        }
+        findings
+    }
+
+    /// The mode of a namespace: its label, else the cluster's. While a change to the label itself
+    /// is judged, the stricter of the old and the new one holds, so that nothing slips through
+    /// together with the label that would let it.
+    fn mode_of(&self, namespace: &str, moment: &Moment<'_>) -> Mode {
+        let label_in = |view: &View<'_>| {
+            let state = view.cluster.namespace(namespace)?;
+            Some(state.labels.get(Mode::LABEL).and_then(|mode| mode.parse().ok()).unwrap_or(self.mode))
+        };
+        let now = label_in(moment.view).unwrap_or(self.mode);
+        match moment.change {
+            Some((Change::Update(Object::Namespace(_), _), before)) => now.max(label_in(before).unwrap_or(now)),
+            _ => now,
+        }
+    }
+}
+
+/// The order findings are told in: the gravest action first, then as the catalogue lists them.
+fn sort(findings: &mut [Finding]) {
+    findings.sort_by(|a, b| {
+        let key = |f: &Finding| (std::cmp::Reverse(f.action), f.standing, f.rule.code, f.namespace.clone());
+        key(a)
+            .cmp(&key(b))
+            .then_with(|| a.object.cmp(&b.object))
+            .then_with(|| a.path.cmp(&b.path))
+            .then_with(|| a.message.cmp(&b.message))
+    });
+}

@@ -1,0 +1,147 @@
+//! The rules, and how a change is judged by them.
+//!
+//! A rule is one struct in one file: its fields are its options, its doc comment is its page, its
+//! `META` its identity. It answers one pure question: *which violations are there in this cluster?*
+//! [`RuleSet::judge`] asks it twice, before and after a change, and what is new or worse is what
+//! the change is answerable for.
+//!
+//! This differs from a linter's "check this object": a rule that asked about one object could not
+//! tell a violation that a change brings from one that stood, and the ratchet rests on that.
+
+mod action;
+mod environment;
+mod finding;
+mod judge;
+mod registry;
+mod violation;
+
+use std::cell::OnceCell;
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cluster::Cluster;
+use crate::model::{Change, Str, WorkloadId};
+
+pub use action::{Action, Mode, Profile, Severity};
+pub use environment::{Environment, NamespaceSettings};
+pub use finding::Finding;
+pub use judge::{ActiveRule, RuleSet};
+pub use registry::{CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
+pub use violation::{Aspect, Subject, Violation};
+
+/// A rule's identity. Codes and names are never reused.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// `NP001`.
+    pub code: &'static str,
+    /// `missing-default-deny`: the wrong pattern, so that it reads well after "allow".
+    pub name: &'static str,
+    /// How much harm it names.
+    pub severity: Severity,
+    /// What the `baseline` profile asks for.
+    pub baseline: Action,
+    /// What the `restricted` profile asks for.
+    pub restricted: Action,
+    /// The first version that had it.
+    pub since: &'static str,
+    /// The kinds whose changes can alter its answer, as `group/resource`; the webhook is
+    /// registered for these.
+    pub watches: &'static [&'static str],
+}
+
+/// One rule: its options are its fields.
+pub trait Rule: Default + Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
+    /// Its identity.
+    const META: Meta;
+
+    /// What part of the cluster this change can alter the answer for.
+    fn scope(&self, change: &Change, before: &View<'_>, after: &View<'_>) -> Scope;
+
+    /// Every violation in that part of a cluster, with no regard to what was before.
+    fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>);
+
+    /// The strongest action a violation deserves at this moment; [`Action::Off`] drops it.
+    fn ceiling(&self, _violation: &Violation, _moment: &Moment<'_>) -> Action {
+        Action::Deny
+    }
+
+    /// The violations as findings a person can act on, grouped as they read best. All of them
+    /// carry the same action and are all new or all standing.
+    fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding>;
+}
+
+/// A part of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// None of it: the change cannot alter the rule's answer.
+    Nothing,
+    /// One workload.
+    Workload(Str, WorkloadId),
+    /// One namespace and what is in it.
+    Namespace(Str),
+    /// All of it.
+    Cluster,
+}
+
+impl Scope {
+    /// Whether a workload lies in this part.
+    pub fn covers(&self, namespace: &str, workload: &WorkloadId) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Workload(ns, id) => ns == namespace && id == workload,
+            Self::Namespace(ns) => ns == namespace,
+            Self::Cluster => true,
+        }
+    }
+
+    /// The names of the namespaces this part lies in.
+    pub fn namespaces<'a>(&'a self, cluster: &'a Cluster) -> Box<dyn Iterator<Item = &'a Str> + 'a> {
+        match self {
+            Self::Nothing => Box::new(std::iter::empty()),
+            Self::Workload(namespace, _) | Self::Namespace(namespace) => Box::new(std::iter::once(namespace)),
+            Self::Cluster => Box::new(cluster.namespaces().map(|state| &state.name)),
+        }
+    }
+}
+
+/// A cluster as rules look at it: with the settings that say what they cannot see, and with what
+/// several rules would otherwise each work out.
+pub struct View<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// What the configuration says about the cluster.
+    pub environment: &'a Environment,
+    /// The time; the domain reads no clock.
+    pub now: Timestamp,
+    dns: OnceCell<crate::reach::Dns<'a>>,
+}
+
+impl<'a> View<'a> {
+    /// A look at a cluster.
+    pub fn new(cluster: &'a Cluster, environment: &'a Environment, now: Timestamp) -> Self {
+        Self { cluster, environment, now, dns: OnceCell::new() }
+    }
+
+    /// Where cluster DNS is, worked out once.
+    pub fn dns(&self) -> &crate::reach::Dns<'a> {
+        self.dns.get_or_init(|| crate::reach::Dns::find(self.cluster, &self.environment.dns))
+    }
+
+    /// Who can reach whom.
+    pub fn reach(&self) -> crate::reach::Reach<'a> {
+        crate::reach::Reach::new(self.cluster, &self.environment.cni)
+    }
+}
+
+/// When a violation is looked at: as part of what stands, or as part of a change.
+pub struct Moment<'a> {
+    /// The cluster the violations are in.
+    pub view: &'a View<'a>,
+    /// The change and the cluster before it; nothing for `check` and audits.
+    pub change: Option<(&'a Change, &'a View<'a>)>,
+    /// Whether the violations stood before the change and are no worse.
+    pub standing: bool,
+}

@@ -1,0 +1,154 @@
+//! The one list of rules. The webhook's kinds, the documentation's table, the configuration's
+//! schema and `portcullis rules` all derive from it.
+
+use schemars::Schema;
+use serde_json::Value;
+
+use super::{Action, Finding, Meta, Moment, Rule, Scope, Severity, View, Violation};
+use crate::model::Change;
+
+/// Every rule, in the order the catalogue prints.
+pub static RULES: &[Entry] =
+    &[Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE), Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE)];
+
+/// An object that could not be read in full.
+pub const CL_UNREADABLE_OBJECT: Meta = Meta {
+    code: "CL001",
+    name: "unreadable-object",
+    severity: Severity::Medium,
+    baseline: Action::Warn,
+    restricted: Action::Deny,
+    since: "0.1.0",
+    watches: &[],
+};
+
+const UNREADABLE_OBJECT_PAGE: &str = "\
+Reports an object, or a part of one, that this version cannot read.
+
+## Why is this bad?
+What cannot be read cannot be judged. A policy with a field of a newer API version, or with an
+address that does not parse, may allow more or less than the part that was read. It is never
+skipped: what could be read counts, and the rest is said to be unknown.
+
+The API server refuses most such objects itself. In manifests that have not met one yet, this
+finding is what it would say.";
+
+/// A rule that failed.
+pub const CL_RULE_FAILED: Meta = Meta {
+    code: "CL002",
+    name: "rule-failed",
+    severity: Severity::High,
+    baseline: Action::Warn,
+    restricted: Action::Warn,
+    since: "0.1.0",
+    watches: &[],
+};
+
+const RULE_FAILED_PAGE: &str = "\
+Reports a rule that failed while it judged an object. The fault is in Portcullis, not in the object.
+
+## Why is this bad?
+A rule that does not answer is a rule that is not enforced. The other rules still answer, the server
+keeps running, and `onError` in the configuration decides what becomes of the request.";
+
+/// A rule the registry knows, with its type forgotten.
+pub struct Entry {
+    /// Its identity.
+    pub meta: &'static Meta,
+    build: Option<fn(Value) -> Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>>,
+    schema: fn() -> Schema,
+    page: Option<&'static str>,
+}
+
+impl Entry {
+    /// A rule that runs over a cluster.
+    pub const fn of<R: Rule>() -> Self {
+        Self {
+            meta: &R::META,
+            build: Some(|options| {
+                let rule: R = serde_path_to_error::deserialize(options)?;
+                Ok(Box::new(rule))
+            }),
+            schema: || schemars::schema_for!(R),
+            page: None,
+        }
+    }
+
+    /// A finding that is not about what a cluster adds up to, and is raised by whoever meets it.
+    const fn builtin(meta: &'static Meta, page: &'static str) -> Self {
+        Self { meta, build: None, schema: || Schema::from(true), page: Some(page) }
+    }
+
+    /// The rule with these options, or where in them the error is; nothing for what is built in.
+    pub fn build(
+        &self,
+        options: Value,
+    ) -> Option<Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>> {
+        self.build.map(|build| build(options))
+    }
+
+    /// Whether it has options beside its action.
+    pub fn has_options(&self) -> bool {
+        self.build.is_some()
+    }
+
+    /// The schema of its options.
+    pub fn schema(&self) -> Schema {
+        (self.schema)()
+    }
+
+    /// Its page, as Markdown.
+    pub fn page(&self) -> String {
+        match self.page {
+            Some(page) => page.to_owned(),
+            None => self.schema().get("description").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+/// The rule of this name or code.
+pub fn entry(name: &str) -> Option<&'static Entry> {
+    RULES.iter().find(|entry| entry.meta.name == name || entry.meta.code.eq_ignore_ascii_case(name))
+}
+
+/// A [`Rule`] with its type forgotten.
+pub trait AnyRule: Send + Sync {
+    /// See [`Rule::META`].
+    fn meta(&self) -> &'static Meta;
+    /// Its options as they were set, defaults filled in.
+    fn options(&self) -> Value;
+    /// See [`Rule::scope`].
+    fn scope(&self, change: &Change, before: &View<'_>, after: &View<'_>) -> Scope;
+    /// See [`Rule::violations`].
+    fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>);
+    /// See [`Rule::ceiling`].
+    fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action;
+    /// See [`Rule::explain`].
+    fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding>;
+}
+
+impl<R: Rule> AnyRule for R {
+    fn meta(&self) -> &'static Meta {
+        &R::META
+    }
+
+    fn options(&self) -> Value {
+        serde_json::to_value(self).expect("options are plain data with string keys")
+    }
+
+    fn scope(&self, change: &Change, before: &View<'_>, after: &View<'_>) -> Scope {
+        Rule::scope(self, change, before, after)
+    }
+
+    fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>) {
+        Rule::violations(self, view, scope, out);
+    }
+
+    fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
+        Rule::ceiling(self, violation, moment)
+    }
+
+    fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
+        Rule::explain(self, violations, moment)
+    }
+}

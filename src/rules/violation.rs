@@ -1,0 +1,55 @@
+//! One thing that is wrong with one subject: what the ratchet compares.
+
+use crate::model::{Direction, Str, WorkloadId};
+use crate::netset::Family;
+
+/// A violation's identity is its namespace, subject and aspect. Two of the same identity, before
+/// and after a change, are the same violation; its badness tells whether it got worse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The namespace it is in.
+    pub namespace: Str,
+    /// Whom it concerns there.
+    pub subject: Subject,
+    /// What is wrong.
+    pub aspect: Aspect,
+    /// How bad, on the rule's own scale; larger is worse.
+    pub badness: u8,
+}
+
+impl Violation {
+    /// What makes it the same violation before and after.
+    pub fn identity(&self) -> (&Str, &Subject, &Aspect) {
+        (&self.namespace, &self.subject, &self.aspect)
+    }
+}
+
+/// Whom a violation concerns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Subject {
+    /// The namespace as a whole: pods to come included.
+    Namespace,
+    /// One workload.
+    Workload(WorkloadId),
+    /// A policy of this name.
+    Policy(Str),
+}
+
+/// What is wrong, in terms that stay the same while the cluster around changes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Aspect {
+    /// Not isolated, or given everything back, in a direction.
+    Undefended(Direction),
+    /// Cannot resolve names.
+    DnsUnreachable,
+    /// Can resolve names, but not every replica of DNS is reachable.
+    DnsPartly,
+    /// Can resolve names over UDP, but large answers need TCP.
+    DnsTcpMissing,
+    /// Most of an address space is admitted.
+    WideBlock(Direction, Family),
+    /// Plaintext is accepted: on one port, or (nothing) on all that have no setting of their own.
+    Plaintext(Option<u16>),
+    /// Not in the mesh at all.
+    OutsideMesh,
+}
