@@ -36,7 +36,7 @@ pub struct ServiceName {
 }
 
 /// Cluster DNS as it was found.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Dns<'a> {
     /// The pods (or templates) that answer, with the ports they answer on.
     pub targets: Vec<DnsTarget<'a>>,
@@ -60,7 +60,7 @@ pub enum DnsSource {
 }
 
 /// One pod (or template) that answers DNS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DnsTarget<'a> {
     /// The pod; a stand-in where only its labels are known.
     pub workload: Arc<Workload>,

@@ -137,28 +137,32 @@ fn spec_matches(cluster: &Cluster, cni: &Cni, policy: &NetworkPolicy, spec: &Pee
         }
         (PeerSpec::Block(block), Peer::Workload(workload)) => {
             let reaches = if workload.host_network { cni.blocks_match_nodes() } else { cni.blocks_match_pods() };
-            reaches.and(block_covers(cni, block, workload))
+            reaches.and(block_covers(cluster, cni, block, workload))
         }
     }
 }
 
 /// Whether a pod's address lies in a block. A template's pods have none yet: theirs will come from
-/// the pod ranges, or from anywhere where those are not configured.
-fn block_covers(cni: &Cni, block: &IpBlock, workload: &Workload) -> Truth {
+/// the pod ranges, or from anywhere where those are not configured, save the virtual addresses of
+/// DNS, which are what a block of one address is usually mistaken for.
+fn block_covers(cluster: &Cluster, cni: &Cni, block: &IpBlock, workload: &Workload) -> Truth {
     if !workload.ips.is_empty() {
         return workload.ips.iter().any(|ip| block.addresses.contains(*ip)).into();
     }
     let pods = cni.pod_addresses();
-    let (all_in, some_in) = if pods.is_empty() || workload.host_network {
-        (block.addresses.is_superset(&IpSet::family(Family::V4)), !block.addresses.is_empty())
-    } else {
-        (block.addresses.is_superset(&pods), block.addresses.overlaps(&pods))
-    };
-    match (all_in, some_in) {
-        (true, _) => Truth::Yes,
-        (false, true) => Truth::Maybe,
-        (false, false) => Truth::No,
+    if !pods.is_empty() && !workload.host_network {
+        return match (block.addresses.is_superset(&pods), block.addresses.overlaps(&pods)) {
+            (true, _) => Truth::Yes,
+            (false, true) => Truth::Maybe,
+            (false, false) => Truth::No,
+        };
     }
+    if block.addresses.is_superset(&IpSet::family(Family::V4)) {
+        return Truth::Yes;
+    }
+    let virtual_ips = cluster.dns_services().flat_map(|service| service.cluster_ips.iter().copied());
+    let left = virtual_ips.fold(block.addresses.clone(), |left, ip| left.subtract(&IpSet::from(ip)));
+    if left.is_empty() { Truth::No } else { Truth::Maybe }
 }
 
 /// What a rule's ports come to at a destination: for certain, and as far as can be read.

@@ -716,13 +716,11 @@ fn admits_everyone(view: &View<'_>, rules: &[&PolicyRule]) -> Truth {
             PeerSpec::Pods { namespaces: None, .. } | PeerSpec::Block(_) | PeerSpec::Unreadable => None,
         })
         .collect();
-    match covers_everything(&clauses) {
-        Some(true) => Truth::Yes,
-        // Blocks may cover the pods as well.
-        None | Some(false) => {
-            let pods = view.environment.cni.pod_addresses();
-            let covers_pods = if pods.is_empty() { Truth::Yes } else { addresses.is_superset(&pods).into() };
-            view.environment.cni.blocks_match_pods().and(covers_pods)
-        }
+    if covers_everything(&clauses) == Some(true) {
+        return Truth::Yes;
     }
+    // Blocks may cover the pods as well.
+    let pods = view.environment.cni.pod_addresses();
+    let covers_pods = if pods.is_empty() { Truth::Yes } else { addresses.is_superset(&pods).into() };
+    view.environment.cni.blocks_match_pods().and(covers_pods)
 }

@@ -10,12 +10,14 @@
 
 mod action;
 mod cover;
+mod dns_blackhole;
 mod environment;
 mod finding;
 mod judge;
 mod missing_default_deny;
 mod registry;
 mod violation;
+mod wildcard_ip_block;
 mod words;
 mod yaml;
 

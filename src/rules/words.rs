@@ -1,6 +1,6 @@
 //! Names and numbers as a person reads them.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use super::{Subject, Violation};
 use crate::cluster::Cluster;
@@ -32,11 +32,6 @@ pub(super) fn some_of<T: AsRef<str>>(items: &[T]) -> String {
     list(&named)
 }
 
-/// `1 workload`, `3 workloads`.
-pub(super) fn count(number: usize, noun: &str) -> String {
-    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
-}
-
 /// `ingress`, `egress`, or `ingress and egress`.
 pub(super) fn directions(directions: &[Direction]) -> String {
     list(&directions.iter().map(|direction| direction.field()).collect::<Vec<_>>())
@@ -45,16 +40,16 @@ pub(super) fn directions(directions: &[Direction]) -> String {
 /// The workloads among violations, a controller's pods folded into it, each as `` `Deployment cart` ``,
 /// in order.
 pub(super) fn workloads(cluster: &Cluster, violations: &[&Violation]) -> Vec<String> {
-    let mut owners: BTreeMap<WorkloadId, ()> = BTreeMap::new();
+    let mut owners: BTreeSet<WorkloadId> = BTreeSet::new();
     for violation in violations {
         let Subject::Workload(id) = &violation.subject else { continue };
         let owner = match cluster.workload(&violation.namespace, id) {
             Some(workload) => cluster.root_owner(workload),
             None => id.clone(),
         };
-        owners.insert(owner, ());
+        owners.insert(owner);
     }
-    owners.into_keys().map(|id| format!("`{id}`")).collect()
+    owners.into_iter().map(|id| format!("`{id}`")).collect()
 }
 
 /// A count of addresses: exact up to a million, then in words.
