@@ -5,6 +5,8 @@ pub mod netset;
 
 pub mod model;
 
+pub mod yaml;
+
 pub mod cluster;
 
 pub mod reach;
@@ -14,5 +16,7 @@ pub mod mesh;
 pub mod rules;
 
 pub mod k8s;
+
+pub mod source;
 
 pub mod admission;
