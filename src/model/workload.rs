@@ -27,6 +27,7 @@ pub type Owner = WorkloadId;
 
 /// A pod or a pod template, reduced to what decides its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "four independent facts of a pod, each named for what it says")]
 pub struct Workload {
     /// What it is and its name.
     pub id: WorkloadId,

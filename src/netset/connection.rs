@@ -129,9 +129,8 @@ impl ConnectionSet {
     }
 
     fn combine(&self, other: &Self, by: impl Fn(&PortSet, &PortSet) -> PortSet) -> Self {
-        let [a, b, c] = &self.ports;
-        let [x, y, z] = &other.ports;
-        Self { ports: [by(a, x), by(b, y), by(c, z)] }
+        let each = |protocol| by(self.ports(protocol), other.ports(protocol));
+        Self { ports: Protocol::ALL.map(each) }
     }
 }
 
@@ -144,8 +143,8 @@ impl fmt::Display for ConnectionSet {
         if self.is_empty() {
             return f.write_str("nothing");
         }
-        let parts = Protocol::ALL.into_iter().filter(|p| !self.ports(*p).is_empty());
-        for (i, protocol) in parts.enumerate() {
+        let present = Protocol::ALL.into_iter().filter(|protocol| !self.ports(*protocol).is_empty());
+        for (i, protocol) in present.enumerate() {
             if i > 0 {
                 f.write_str("; ")?;
             }

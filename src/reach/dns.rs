@@ -171,8 +171,10 @@ fn stand_in(service: &Service) -> Arc<Workload> {
     Arc::new(workload)
 }
 
-/// The identities the distributions give cluster DNS: namespace, labels, port.
-const WELL_KNOWN: &[(&str, &str, &[(&str, &str)], u16)] = &[
+/// An identity a distribution gives cluster DNS: namespace, name, labels, port.
+type Identity = (&'static str, &'static str, &'static [(&'static str, &'static str)], u16);
+
+const WELL_KNOWN: &[Identity] = &[
     // kubeadm, kind, EKS, AKS, GKE, k3s, RKE2.
     ("kube-system", "kube-dns", &[("k8s-app", "kube-dns")], 53),
     // The CoreDNS chart with its own defaults, and Canonical Kubernetes.

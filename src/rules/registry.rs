@@ -51,11 +51,14 @@ Reports a rule that failed while it judged an object. The fault is in Portcullis
 A rule that does not answer is a rule that is not enforced. The other rules still answer, the server
 keeps running, and `onError` in the configuration decides what becomes of the request.";
 
+/// A rule ready to run, or where in its options the error is.
+pub type Built = Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>;
+
 /// A rule the registry knows, with its type forgotten.
 pub struct Entry {
     /// Its identity.
     pub meta: &'static Meta,
-    build: Option<fn(Value) -> Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>>,
+    build: Option<fn(Value) -> Built>,
     schema: fn() -> Schema,
     page: Option<&'static str>,
 }
@@ -80,10 +83,7 @@ impl Entry {
     }
 
     /// The rule with these options, or where in them the error is; nothing for what is built in.
-    pub fn build(
-        &self,
-        options: Value,
-    ) -> Option<Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>> {
+    pub fn build(&self, options: Value) -> Option<Built> {
         self.build.map(|build| build(options))
     }
 
