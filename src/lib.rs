@@ -5,6 +5,8 @@ pub mod netset;
 
 pub mod model;
 
+pub mod prose;
+
 pub mod yaml;
 
 pub mod cluster;
@@ -19,4 +21,10 @@ pub mod k8s;
 
 pub mod source;
 
+pub mod config;
+
+pub mod report;
+
 pub mod admission;
+
+pub mod cli;

@@ -1,6 +1,7 @@
 //! Clusters from manifest files, with the way back to the line.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -73,6 +74,16 @@ pub struct Note {
     pub place: Option<String>,
     /// What.
     pub message: String,
+}
+
+/// `shop/web.yaml:3:9: …`.
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Some(place) => write!(f, "{place}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
 }
 
 impl Fault {

@@ -9,6 +9,9 @@
 mod document;
 mod scalar;
 mod source;
+mod write;
 
 pub use document::{Document, Parsed, parse};
+pub use write::flow;
+
 pub use source::{Place, Position, Problem, Source, Span};
