@@ -220,9 +220,9 @@ fn apply_line(finding: &Finding) -> Option<String> {
     if finding.standing || finding.fix.is_empty() {
         return None;
     }
-    let fix = crate::yaml::values(&finding.fix);
-    let [fix] = fix.as_slice() else { return None };
-    Some(format!("[{}] to mend it: kubectl apply -f - <<'EOF'  {fix}  EOF", finding.rule.code))
+    let documents = crate::yaml::parse(&finding.fix);
+    let [Ok(document)] = documents.as_slice() else { return None };
+    Some(format!("[{}] to mend it: echo '{}' | kubectl apply -f -", finding.rule.code, document.value()))
 }
 
 /// A text without line breaks and other control characters, for which the API server would drop it.
