@@ -7,9 +7,9 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use super::{Outcome, Output, Said, pretty, settings};
-use crate::cluster::Cluster;
+use crate::admission;
 use crate::report::{self, JsonReport, Located, LocatedFault, Report, Summary};
-use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, Mode, RuleSet};
+use crate::rules::Action;
 use crate::source::{Manifests, Unreadable};
 
 /// Judges manifests as if all of them were applied to an empty cluster.
@@ -76,18 +76,19 @@ pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
     let cluster = manifests.applied_to_empty();
     let mut findings = rules.judge_all(&cluster, Timestamp::now());
     let told = findings.len();
-    findings.extend(manifests.unreadable.iter().map(|unreadable| unreadable_object(&rules, &cluster, unreadable)));
-    let (judged, unreadable) = findings.split_at(told);
+    let unreadable = &manifests.unreadable;
+    let said_of = |it: &Unreadable| admission::unreadable(&rules, &it.object, std::slice::from_ref(&it.problem));
+    findings.extend(unreadable.iter().flat_map(said_of));
+    let (judged, unread) = findings.split_at(told);
     let mut located: Vec<Located<'_>> = judged
         .iter()
         .map(|finding| Located { finding, place: manifests.place(&finding.object, &finding.path) })
         .chain(
-            unreadable
+            unread
                 .iter()
-                .zip(&manifests.unreadable)
+                .zip(unreadable)
                 .map(|(finding, unreadable)| Located { finding, place: manifests.place_of_unreadable(unreadable) }),
         )
-        .filter(|located| located.finding.action > Action::Off)
         .collect();
     // Stable, so that what the rules said stays in their order.
     located.sort_by_key(|located| std::cmp::Reverse(located.finding.action));
@@ -109,19 +110,6 @@ pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
     } else {
         Outcome::Clean
     })
-}
-
-fn unreadable_object(rules: &RuleSet, cluster: &Cluster, unreadable: &Unreadable) -> Finding {
-    let Unreadable { object, namespace, problem, .. } = unreadable;
-    let label = namespace.as_ref().and_then(|name| cluster.namespace(name)?.labels.get(Mode::LABEL)?.parse().ok());
-    let mode: Mode = label.unwrap_or(rules.mode);
-    let message = format!("{object} cannot be read in full: {}", problem.message);
-    Finding {
-        rule: &CL_UNREADABLE_OBJECT,
-        action: rules.on_unreadable.min(mode.ceiling()),
-        why: "what cannot be read cannot be judged, and the API server may refuse it".to_owned(),
-        ..Finding::new(namespace.clone(), object.clone(), problem.path.clone(), message)
-    }
 }
 
 fn report_of<'a>(findings: Vec<Located<'a>>, manifests: &'a Manifests) -> Report<'a> {

@@ -51,8 +51,6 @@ struct Origin {
 pub struct Unreadable {
     /// The object.
     pub object: ObjectRef,
-    /// The namespace it is in.
-    pub namespace: Option<crate::model::Str>,
     /// What it is about.
     pub problem: k8s::Problem,
     origin: Origin,
@@ -223,7 +221,6 @@ impl Manifests {
             return;
         }
         let reference = object.as_ref().map_or_else(|| reference(value), Object::reference);
-        let namespace = object.as_ref().map_or_else(|| reference.namespace.as_ref(), Object::namespace).cloned();
         if let Some(earlier) = self.origins.insert(reference.clone(), origin.clone())
             && let (Some(first), Some(second)) = (self.shown(&earlier), self.shown(origin))
         {
@@ -232,7 +229,6 @@ impl Manifests {
         }
         self.unreadable.extend(problems.into_iter().map(|problem| Unreadable {
             object: reference.clone(),
-            namespace: namespace.clone(),
             problem,
             origin: origin.clone(),
         }));
