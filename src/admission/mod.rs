@@ -131,8 +131,8 @@ fn is_of_a_known_owner(object: &Object, request: &Request<'_>, cluster: &Cluster
     is_same || request.is_by_controller()
 }
 
-/// What could not be read, as findings.
-fn unreadable(rules: &RuleSet, object: &ObjectRef, problems: &[Problem]) -> Vec<Finding> {
+/// What of an object could not be read, as findings: one a problem, unless the rule is off.
+pub fn unreadable(rules: &RuleSet, object: &ObjectRef, problems: &[Problem]) -> Vec<Finding> {
     if rules.on_unreadable == Action::Off {
         return Vec::new();
     }

@@ -146,16 +146,37 @@ fn problem(error: &serde_json::Error, path: &ErrorPath, document: &Document, bas
         let near = closest(value, allowed.iter().copied());
         return one_of(unknown("value", value, near, at), &allowed);
     }
-    let message = message
-        .replace("invalid type: map", "a mapping is written here")
-        .replace("invalid type: sequence", "a list is written here")
-        .replace("invalid type: null", "nothing is written here")
-        .replace("invalid type: string", "text is written here,")
-        .replace("invalid type: boolean", "a truth value is written here,")
-        .replace("invalid type: integer", "a number is written here,")
-        .replace("invalid type: floating point", "a number is written here,")
-        .replace("expected struct", "expected the mapping");
-    Problem::new(at, message)
+    Problem::new(at, in_words(&message))
+}
+
+/// serde's words for a wrong type or value, in those of a file: `invalid type: string "a", expected
+/// a sequence` is ``expected a list here and not `"a"` ``.
+fn in_words(message: &str) -> String {
+    let unexpected = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
+    let Some((found, expected)) = unexpected.and_then(|rest| rest.rsplit_once(", expected ")) else {
+        return message.to_owned();
+    };
+    let found = match found.split_once(' ') {
+        None | Some(("unit", _)) => match found {
+            "map" => "a mapping".to_owned(),
+            "sequence" => "a list".to_owned(),
+            "null" => "nothing".to_owned(),
+            other => other.to_owned(),
+        },
+        Some((_, value)) => format!("`{}`", value.trim_start_matches("point ").trim_matches('`')),
+    };
+    let expected = match expected {
+        "a sequence" => "a list",
+        "a map" => "a mapping",
+        "a boolean" => "`true` or `false`",
+        "a string" => "text",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" | "u64" | "usize" => "a whole number",
+        other if other.starts_with("struct ") => "a mapping",
+        other => other,
+    };
+    format!("expected {expected} here and not {found}")
 }
 
 /// The names serde lists behind `expected`.
@@ -180,5 +201,5 @@ fn unknown(what: &str, name: &str, near: Option<&str>, at: Span) -> Problem {
 pub fn closest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     let scored = known.into_iter().map(|known| (strsim::jaro_winkler(&lower, &known.to_lowercase()), known));
-    scored.filter(|(score, _)| *score > 0.75).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+    scored.filter(|(score, _)| *score > 0.8).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
 }

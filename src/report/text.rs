@@ -83,7 +83,7 @@ pub fn fault(fault: &LocatedFault<'_>) -> String {
         None => title.element(Origin::path(fault.name)),
     };
     let help = fault.problem.help.as_deref().map(|help| Level::HELP.message(filled(help, "help".len())));
-    render(group.elements(help)) + "\n"
+    render(group.elements(help)) + "\n\n"
 }
 
 /// A remark: one line.
@@ -110,8 +110,7 @@ pub fn summary(summary: &Summary) -> String {
     }
     let (found, objects) = (found.join(", "), count(objects, "object", "objects"));
     let documents = count(documents, "document", "documents");
-    let errors =
-        if errors > 0 { format!("; {} could not be read", count(errors, "place", "places")) } else { String::new() };
+    let errors = if errors > 0 { format!("; {}", count(errors, "error", "errors")) } else { String::new() };
     format!("{found} in {objects} ({documents} read){errors}\n")
 }
 

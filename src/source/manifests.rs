@@ -51,10 +51,9 @@ struct Origin {
 pub struct Unreadable {
     /// The object.
     pub object: ObjectRef,
-    /// The namespace it is in.
-    pub namespace: Option<crate::model::Str>,
     /// What it is about.
     pub problem: k8s::Problem,
+    origin: Origin,
 }
 
 /// Something that could not be read at all.
@@ -138,18 +137,31 @@ impl Manifests {
         Cluster::of(initial.into_iter().chain(self.objects.iter().cloned()))
     }
 
+    /// Whether some object read here is in a namespace, or is that namespace.
+    pub fn is_about(&self, namespace: &str) -> bool {
+        self.objects.iter().any(|object| object.namespace().is_some_and(|name| name == namespace))
+    }
+
     /// Where a field of an object is; nothing for an object that was not read from here.
     pub fn place(&self, object: &ObjectRef, path: &FieldPath) -> Option<Place<'_>> {
-        let origin = self.origins.get(object)?;
-        let source = self.sources.get(origin.source)?;
-        let document = self.document(origin)?;
-        Some(Place { source, span: document.find(&origin.within, path) })
+        self.place_in(self.origins.get(object)?, path)
+    }
+
+    /// Where something unreadable is. Not the same as the place of its object, of which another
+    /// document may hold a later version.
+    pub fn place_of_unreadable(&self, unreadable: &Unreadable) -> Option<Place<'_>> {
+        self.place_in(&unreadable.origin, &unreadable.problem.path)
     }
 
     /// Where a fault is, if its file could be opened.
     pub fn place_of(&self, fault: &Fault) -> Option<Place<'_>> {
         let source = self.sources.get(fault.source?)?;
         Some(Place { source, span: fault.problem.span.clone() })
+    }
+
+    fn place_in(&self, origin: &Origin, path: &FieldPath) -> Option<Place<'_>> {
+        let source = self.sources.get(origin.source)?;
+        Some(Place { source, span: self.document(origin)?.find(&origin.within, path) })
     }
 
     fn document(&self, origin: &Origin) -> Option<&Document> {
@@ -214,7 +226,6 @@ impl Manifests {
             return;
         }
         let reference = object.as_ref().map_or_else(|| reference(value), Object::reference);
-        let namespace = object.as_ref().map_or_else(|| reference.namespace.as_ref(), Object::namespace).cloned();
         if let Some(earlier) = self.origins.insert(reference.clone(), origin.clone())
             && let (Some(first), Some(second)) = (self.shown(&earlier), self.shown(origin))
         {
@@ -223,15 +234,14 @@ impl Manifests {
         }
         self.unreadable.extend(problems.into_iter().map(|problem| Unreadable {
             object: reference.clone(),
-            namespace: namespace.clone(),
             problem,
+            origin: origin.clone(),
         }));
         self.objects.extend(object);
     }
 
     fn shown(&self, origin: &Origin) -> Option<String> {
-        let span = self.document(origin)?.find(&origin.within, &FieldPath::root());
-        Some(Place { source: self.sources.get(origin.source)?, span }.to_string())
+        self.place_in(origin, &FieldPath::root()).map(|place| place.to_string())
     }
 }
 
