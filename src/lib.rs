@@ -16,3 +16,7 @@ pub mod rules;
 pub mod k8s;
 
 pub mod admission;
+
+pub mod telemetry;
+
+pub mod server;

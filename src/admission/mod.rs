@@ -1,9 +1,15 @@
 //! From the bytes of an AdmissionReview to the bytes of its answer: a pure function.
 
+mod oversize;
+mod unjudged;
+
 use jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::rules::{Action, RuleSet};
+
+pub use oversize::too_large;
+pub use unjudged::unjudged;
 
 /// What goes back to the API server, and what is recorded about it.
 #[derive(Debug)]
