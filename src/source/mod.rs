@@ -6,4 +6,5 @@
 mod files;
 mod manifests;
 
+pub use files::stamp;
 pub use manifests::{Fault, Manifests, Note, Unreadable};
