@@ -29,7 +29,7 @@ pub(super) struct Files {
 }
 
 /// The names kustomize looks for.
-const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+pub(super) const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 impl Files {
     /// Reads a path as it was given: `-`, a file of whatever name, or a folder.

@@ -5,5 +5,6 @@
 
 mod files;
 mod manifests;
+mod objects;
 
 pub use manifests::{Fault, Manifests, Note, Unreadable};
