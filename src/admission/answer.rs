@@ -45,7 +45,8 @@ struct Response<'a> {
 /// `Failure`, and turns a missing code into 400.
 #[derive(Serialize)]
 struct Status {
-    status: &'static str,
+    #[serde(rename = "status")]
+    outcome: &'static str,
     message: String,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +79,7 @@ impl Answer {
         let status = (!denied.is_empty()).then(|| {
             let kind = request.client_kind();
             Status {
-                status: "Failure",
+                outcome: "Failure",
                 message: denial(&denied),
                 reason: "Forbidden",
                 details: Some(Details {
@@ -124,7 +125,7 @@ impl Answer {
 pub fn not_judged(uid: &str, action: Action, message: &str) -> Vec<u8> {
     let is_denied = action == Action::Deny;
     let status = is_denied.then(|| Status {
-        status: "Failure",
+        outcome: "Failure",
         message: format!("portcullis could not judge this request: {message}"),
         reason: "Forbidden",
         details: None,

@@ -75,6 +75,8 @@ pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
     }
     let cluster = manifests.applied_to_empty();
     let mut findings = rules.judge_all(&cluster, Timestamp::now());
+    // Nothing is said of the namespaces every cluster starts with, unless something is put there.
+    findings.retain(|finding| finding.namespace.as_ref().is_none_or(|namespace| manifests.is_about(namespace)));
     let told = findings.len();
     let unreadable = &manifests.unreadable;
     let said_of = |it: &Unreadable| admission::unreadable(&rules, &it.object, std::slice::from_ref(&it.problem));

@@ -117,12 +117,14 @@ impl ConnectionSet {
     }
 
     /// Members of any of the sets: one sort, where a chain of unions would copy what it has each time.
-    pub fn union_of<'a>(sets: impl IntoIterator<Item = &'a Self> + Clone) -> Self {
-        let of = |protocol| {
-            let ranges = sets.clone().into_iter().flat_map(|set| set.ports(protocol).ranges().iter().copied());
-            PortSet::from_ranges(ranges)
-        };
-        Self { ports: Protocol::ALL.map(of) }
+    pub fn union_of<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut ranges = [const { Vec::new() }; 3];
+        for set in sets {
+            for (all, ports) in ranges.iter_mut().zip(&set.ports) {
+                all.extend_from_slice(ports.ranges());
+            }
+        }
+        Self { ports: ranges.map(PortSet::from_ranges) }
     }
 
     /// Members of both sets.

@@ -18,6 +18,7 @@ mod side;
 use crate::cluster::Cluster;
 use crate::model::{Direction, NetworkPolicy, Workload};
 use crate::netset::{ConnectionSet, Family, IpSet};
+
 use address::Families;
 use side::Question;
 

@@ -138,6 +138,11 @@ impl Manifests {
         Cluster::of(initial.into_iter().chain(self.objects.iter().cloned()))
     }
 
+    /// Whether some object read here is in a namespace, or is that namespace.
+    pub fn is_about(&self, namespace: &str) -> bool {
+        self.objects.iter().any(|object| object.namespace().is_some_and(|name| name == namespace))
+    }
+
     /// Where a field of an object is; nothing for an object that was not read from here.
     pub fn place(&self, object: &ObjectRef, path: &FieldPath) -> Option<Place<'_>> {
         self.place_in(self.origins.get(object)?, path)
