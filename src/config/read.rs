@@ -43,10 +43,7 @@ pub fn load(path: &Path) -> Result<Settings, Error> {
             (source, None) => read(source),
             (source, Some(problem)) => Err(Error { source, problems: vec![problem] }),
         },
-        Err(error) => {
-            let problem = Problem::new(0..0, format!("the configuration cannot be read: {error}"));
-            Err(Error { source: Source::new(name, ""), problems: vec![problem] })
-        }
+        Err(error) => Err(Error { source: Source::new(name, ""), problems: vec![Problem::not_opened(&error)] }),
     }
 }
 
@@ -386,7 +383,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_there_is_an_error() {
         let error = load(Path::new("no/such/file.yaml")).unwrap_err();
-        assert!(error.to_string().contains("cannot be read"), "{error}");
+        assert!(error.to_string().ends_with("there is no such file or folder"), "{error}");
     }
 
     proptest! {
