@@ -29,7 +29,7 @@ pub(super) struct Files {
 }
 
 /// The names kustomize looks for.
-const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+pub(super) const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 impl Files {
     /// Reads a path as it was given: `-`, a file of whatever name, or a folder.
@@ -112,16 +112,7 @@ impl Files {
     }
 
     fn fault(&mut self, name: &str, error: &io::Error) {
-        self.faults.push(Fault::about(Path::new(name), Problem::new(0..0, reason(error))));
-    }
-}
-
-/// The reason as a person says it, without the system's number for it.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
-        io::ErrorKind::PermissionDenied => "reading it is not permitted".to_owned(),
-        _ => format!("it cannot be read: {error}"),
+        self.faults.push(Fault::about(Path::new(name), Problem::not_opened(error)));
     }
 }
 
