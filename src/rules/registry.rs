@@ -4,12 +4,16 @@
 use schemars::Schema;
 use serde_json::Value;
 
+use super::plaintext_mtls::PlaintextMtls;
 use super::{Action, Finding, Meta, Moment, Rule, Scope, Severity, View, Violation};
 use crate::model::Change;
 
 /// Every rule, in the order the catalogue prints.
-pub static RULES: &[Entry] =
-    &[Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE), Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE)];
+pub static RULES: &[Entry] = &[
+    Entry::of::<PlaintextMtls>(),
+    Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE),
+    Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE),
+];
 
 /// An object that could not be read in full.
 pub const CL_UNREADABLE_OBJECT: Meta = Meta {
@@ -121,6 +125,8 @@ pub trait AnyRule: Send + Sync {
     fn scope(&self, change: &Change, before: &View<'_>, after: &View<'_>) -> Scope;
     /// See [`Rule::violations`].
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>);
+    /// See [`Rule::worsened`].
+    fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool;
     /// See [`Rule::ceiling`].
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action;
     /// See [`Rule::explain`].
@@ -142,6 +148,10 @@ impl<R: Rule> AnyRule for R {
 
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>) {
         Rule::violations(self, view, scope, out);
+    }
+
+    fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool {
+        Rule::worsened(self, violation, before, after)
     }
 
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
