@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{Cni, Peer};
+use crate::cluster::Cluster;
 use crate::model::Workload;
 use crate::netset::{Family, IpSet};
 
@@ -77,7 +80,7 @@ pub(super) enum Address<'p> {
 
 impl<'p> Address<'p> {
     /// The address a subject meets a peer at.
-    pub(super) fn of(peer: Peer<'p>, subject: &Workload, families: Families, cni: &Cni) -> Self {
+    pub(super) fn of(peer: Peer<'p>, subject: &Workload, families: Families, cluster: &Cluster, cni: &Cni) -> Self {
         let peer = match peer {
             Peer::External(range) => return Self::Within(Cow::Borrowed(range)),
             Peer::Workload(peer) => peer,
@@ -90,6 +93,9 @@ impl<'p> Address<'p> {
         // and for a pod of the node's network, whose addresses they do not hold.
         let ranges = if peer.host_network { IpSet::empty() } else { families.of_set(&cni.pod_addresses()) };
         let within = if ranges.is_empty() { families.of_set(&IpSet::full()) } else { ranges };
+        // No pod has a Service's virtual address; a block of DNS's is the mistake this tells.
+        let virtual_ips = cluster.dns_services().flat_map(|service| service.cluster_ips.iter().copied());
+        let within = within.subtract(&virtual_ips.map(IpNet::from).collect());
         Self::Within(Cow::Owned(within))
     }
 

@@ -111,15 +111,10 @@ impl Cni {
         }
     }
 
-    /// Whether policies see the address of a Service before it becomes a pod's. The AWS agent does.
-    pub fn sees_cluster_ips(&self) -> Truth {
-        match self.name {
-            CniName::Unknown => Truth::Maybe,
-            CniName::AwsVpcCni => Truth::Yes,
-            CniName::Calico | CniName::Cilium | CniName::OvnKubernetes | CniName::Antrea | CniName::AzureNpm => {
-                Truth::No
-            }
-        }
+    /// Whether policies see the address of a Service before it becomes a pod's. The API leaves it
+    /// open; of all implementations known, only the AWS agent looks before the translation.
+    pub fn sees_cluster_ips(&self) -> bool {
+        self.name == CniName::AwsVpcCni
     }
 
     /// The ranges pods get their addresses from; empty where they are not configured.

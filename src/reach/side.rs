@@ -52,7 +52,7 @@ impl<'a> Side<'a> {
         if subject.host_network {
             return side;
         }
-        let address = Address::of(peer, subject, question.families, cni);
+        let address = Address::of(peer, subject, question.families, cluster, cni);
         let destination = match (direction, peer) {
             (Direction::Ingress, _) => Some(subject),
             (Direction::Egress, Peer::Workload(peer)) => Some(peer),
