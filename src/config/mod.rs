@@ -132,6 +132,7 @@ impl Settings {
                 mesh: self.mesh.clone(),
                 cni: self.cni.clone(),
             },
+            profile: self.profile,
             mode: self.mode,
             on_unreadable: crate::rules::entry(CL_UNREADABLE_OBJECT.name)
                 .map_or(Action::Warn, |entry| self.action(entry)),

@@ -119,3 +119,23 @@ impl Files {
 fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
+
+/// The files below a path with their size and time of change: while it stays the same, they need
+/// not be read again.
+pub fn stamp(path: &Path) -> Vec<(PathBuf, u64, Option<std::time::SystemTime>)> {
+    let mut stamps = Vec::new();
+    let mut open = vec![path.to_path_buf()];
+    let mut entered = BTreeSet::new();
+    while let Some(path) = open.pop() {
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if metadata.is_dir() {
+            if fs::canonicalize(&path).is_ok_and(|path| entered.insert(path)) {
+                open.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            }
+        } else {
+            stamps.push((path, metadata.len(), metadata.modified().ok()));
+        }
+    }
+    stamps.sort();
+    stamps
+}

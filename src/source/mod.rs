@@ -7,4 +7,5 @@ mod files;
 mod manifests;
 mod objects;
 
+pub use files::stamp;
 pub use manifests::{Fault, Manifests, Note, Unreadable};
