@@ -1,6 +1,13 @@
 //! Who may know whom. The layers of the crate hold only as long as nothing reaches around them, so
 //! the sources themselves are read here and held against a table.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what is missing here is a failed test, and these say where"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,10 +27,15 @@ const IMPORTS: &[Row] = &[
     ("k8s", &["model", "netset"], "turns API objects into the model and knows nothing of what becomes of them"),
     ("telemetry", &["cluster", "rules", "model"], "counts what the domain says"),
     ("yaml", &["model"], "text and positions; what the text means is `k8s`'s"),
+    ("prose", &[], "breaks paragraphs into lines, whatever they say"),
     ("source", &["k8s", "cluster", "telemetry", "model", "yaml", "rules"], "makes clusters of objects; judges none"),
-    ("config", &["rules", "yaml", "mesh", "reach", "model"], "sets up rules; runs none"),
-    ("report", &["rules", "reach", "yaml", "source", "model"], "says what was found; finds nothing"),
-    ("admission", &["rules", "cluster", "k8s", "model"], "a pure function: the network and the files are `server`'s"),
+    ("config", &["rules", "yaml", "mesh", "reach", "model", "prose"], "sets up rules; runs none"),
+    ("report", &["rules", "reach", "yaml", "source", "model", "prose"], "says what was found; finds nothing"),
+    (
+        "admission",
+        &["rules", "cluster", "k8s", "model", "yaml"],
+        "a pure function: the network and the files are `server`'s",
+    ),
     ("server", &["admission", "config", "telemetry", "rules", "cluster"], "the edge towards the network"),
     ("cli", ANYTHING, "the edge towards the user puts everything together"),
 ];
@@ -163,7 +175,7 @@ fn sources() -> Vec<Source> {
         let module = first.strip_suffix(".rs").unwrap_or(first);
         let module = (module != "lib" && module != "main").then(|| module.to_owned());
         let paths = scan(&tokens(&path));
-        Source { module, paths, path }
+        Source { path, module, paths }
     };
     files.into_iter().map(read).collect()
 }

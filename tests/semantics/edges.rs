@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 use portcullis::cluster::Cluster;
-use portcullis::model::{NetworkPolicy, Operator, PeerSpec, Port, Requirement, Selector, Workload};
+use portcullis::model::{IpBlock, NetworkPolicy, Operator, PeerSpec, Port, Requirement, Selector, Workload};
 use portcullis::netset::{ConnectionSet, Family, IpSet, PortSet, Protocol};
 use portcullis::reach::{Answer, Cni, CniName, Dns, DnsSettings, DnsSource, Peer, Reach};
 use serde_json::{Value, json};
@@ -235,4 +235,20 @@ fn a_tenants_service_of_that_name_is_not_cluster_dns() {
     assert!(!found.is_in("shop"));
     let alone = Cluster::of([object(own), tenant]);
     assert!(Dns::find(&alone, &settings).is_in("shop"), "where no other is known it may be the cluster's");
+}
+
+#[test]
+fn a_pod_to_come_on_its_nodes_network_gets_no_address_of_the_pod_ranges() {
+    let a = pod("x", "a", [], &["10.0.0.1"]);
+    let agent = Workload { host_network: true, ..deployment("x", "agent", []) };
+    let cluster = cluster(&[&a, &agent], [egress("x", "p", json!([{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]))]);
+    let cni = Cni { name: CniName::Calico, pod_ranges: vec!["10.0.0.0/8".parse().unwrap()] };
+    let found = between(&cluster, &cni, Peer::Workload(&a), Peer::Workload(&agent));
+    assert_eq!(found, (NOTHING(), EVERYTHING()));
+}
+
+#[test]
+fn host_bits_of_a_block_and_its_exceptions_do_not_count() {
+    let block = |cidr: &str, except: &str| IpBlock::new(cidr.parse().unwrap(), vec![except.parse().unwrap()]);
+    assert_eq!(block("10.1.2.3/8", "10.0.9.9/20"), block("10.0.0.0/8", "10.0.0.0/20"));
 }
