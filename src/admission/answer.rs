@@ -120,26 +120,6 @@ impl Answer {
     }
 }
 
-/// The answer to a request that could not be judged: too large, or out of time. `message` says why.
-/// Denied where `action` says so, allowed with a warning otherwise.
-pub fn not_judged(uid: &str, action: Action, message: &str) -> Vec<u8> {
-    let is_denied = action == Action::Deny;
-    let status = is_denied.then(|| Status {
-        outcome: "Failure",
-        message: format!("portcullis could not judge this request: {message}"),
-        reason: "Forbidden",
-        details: None,
-        code: 403,
-    });
-    let warnings = if is_denied {
-        Vec::new()
-    } else {
-        vec![one_line(&format!("portcullis did not judge this request: {message}"))]
-    };
-    let audit_annotations = BTreeMap::from([("verdict".to_owned(), "not-judged".to_owned())]);
-    serialize(Response { uid, allowed: !is_denied, status, warnings, audit_annotations })
-}
-
 fn serialize(response: Response<'_>) -> Vec<u8> {
     let review = Review { api_version: "admission.k8s.io/v1", kind: "AdmissionReview", response };
     serde_json::to_vec(&review).expect("an answer is plain data with string keys")

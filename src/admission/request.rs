@@ -99,18 +99,6 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, String> {
     review.request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())
 }
 
-/// The uid of a review of which only the beginning is known; the API server writes it first.
-pub fn peek_uid(prefix: &[u8]) -> Option<String> {
-    let prefix = match std::str::from_utf8(prefix) {
-        Ok(text) => text,
-        Err(error) => std::str::from_utf8(prefix.get(..error.valid_up_to())?).ok()?,
-    };
-    let request = prefix.split_once("\"request\"")?.1.trim_start().strip_prefix(':')?.trim_start();
-    let uid = request.strip_prefix('{')?.trim_start().strip_prefix("\"uid\"")?.trim_start().strip_prefix(':')?;
-    let uid = uid.trim_start().strip_prefix('"')?.split_once('"')?.0;
-    (!uid.contains('\\')).then(|| uid.to_owned())
-}
-
 impl Request<'_> {
     /// Subresources (`status`, `scale`, `ephemeralcontainers`) alter nothing a rule reads.
     pub(super) fn is_subresource(&self) -> bool {

@@ -611,15 +611,7 @@ fn default_deny(
 }
 
 fn direction_of(violation: &Violation) -> Option<Direction> {
-    match violation.aspect {
-        Aspect::Undefended(direction) => Some(direction),
-        Aspect::DnsUnreachable
-        | Aspect::DnsPartly
-        | Aspect::DnsTcpMissing
-        | Aspect::WideBlock(..)
-        | Aspect::Plaintext(_)
-        | Aspect::OutsideMesh => None,
-    }
+    if let Aspect::Undefended(direction) = violation.aspect { Some(direction) } else { None }
 }
 
 fn isolating(state: &NamespaceState, direction: Direction) -> impl Iterator<Item = &NetworkPolicy> {

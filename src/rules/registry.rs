@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::dns_blackhole::DnsBlackhole;
 use super::missing_default_deny::MissingDefaultDeny;
+use super::plaintext_mtls::PlaintextMtls;
 use super::wildcard_ip_block::WildcardIpBlock;
 use super::{Action, Finding, Meta, Moment, Rule, Scope, Severity, View, Violation};
 use crate::model::Change;
@@ -15,6 +16,7 @@ pub static RULES: &[Entry] = &[
     Entry::of::<MissingDefaultDeny>(),
     Entry::of::<DnsBlackhole>(),
     Entry::of::<WildcardIpBlock>(),
+    Entry::of::<PlaintextMtls>(),
     Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE),
     Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE),
 ];
@@ -129,6 +131,8 @@ pub trait AnyRule: Send + Sync {
     fn scope(&self, change: &Change, before: &View<'_>, after: &View<'_>) -> Scope;
     /// See [`Rule::violations`].
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>);
+    /// See [`Rule::worsened`].
+    fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool;
     /// See [`Rule::ceiling`].
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action;
     /// See [`Rule::explain`].
@@ -150,6 +154,10 @@ impl<R: Rule> AnyRule for R {
 
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>) {
         Rule::violations(self, view, scope, out);
+    }
+
+    fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool {
+        Rule::worsened(self, violation, before, after)
     }
 
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
