@@ -252,3 +252,26 @@ fn host_bits_of_a_block_and_its_exceptions_do_not_count() {
     let block = |cidr: &str, except: &str| IpBlock::new(cidr.parse().unwrap(), vec![except.parse().unwrap()]);
     assert_eq!(block("10.1.2.3/8", "10.0.9.9/20"), block("10.0.0.0/8", "10.0.0.0/20"));
 }
+
+#[test]
+fn the_port_names_of_dns_pods_nobody_has_seen_are_not_known() {
+    let to_dns = json!([{"to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
+        "ports": [{"protocol": "UDP", "port": "dns"}]}]);
+    let a = pod("x", "a", [], &["10.0.0.1"]);
+    let cluster = cluster(&[&a], [egress("x", "p", to_dns)]);
+    let with_service = |target| {
+        let service = dns_service("kube-system", "kube-dns", [("k8s-app", "kube-dns")], target);
+        cluster.with(&portcullis::model::Change::Create(service))
+    };
+    for (cluster, source) in
+        [(cluster.clone(), DnsSource::WellKnown), (with_service(53), DnsSource::ServiceWithoutPods)]
+    {
+        let settings = DnsSettings::default();
+        let dns = Dns::find(&cluster, &settings);
+        assert_eq!(dns.source, source);
+        let target = &dns.targets[0].workload;
+        let (certain, possible) = between(&cluster, &cni(CniName::Calico), Peer::Workload(&a), Peer::Workload(target));
+        assert_eq!(certain, NOTHING());
+        assert!(possible.contains(Protocol::Udp, 53) && !possible.contains(Protocol::Tcp, 53), "{source:?}");
+    }
+}
