@@ -36,7 +36,7 @@ pub struct ServiceName {
 }
 
 /// Cluster DNS as it was found.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Dns<'a> {
     /// The pods (or templates) that answer, with the ports they answer on.
     pub targets: Vec<DnsTarget<'a>>,
@@ -60,7 +60,7 @@ pub enum DnsSource {
 }
 
 /// One pod (or template) that answers DNS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DnsTarget<'a> {
     /// The pod; a stand-in where only its labels are known.
     pub workload: Arc<Workload>,
@@ -79,7 +79,10 @@ impl<'a> Dns<'a> {
             if !settings.addresses.is_empty() {
                 return Self::at_addresses(settings);
             }
-            cluster.dns_services().map(AsRef::as_ref).collect()
+            let (system, other): (Vec<_>, Vec<_>) =
+                cluster.dns_services().map(AsRef::as_ref).partition(|it: &&Service| is_system(&it.namespace));
+            // Anyone may call a Service `coredns`: those elsewhere count where there is no other.
+            if system.is_empty() { other } else { system }
         } else {
             let named = settings.services.iter().filter_map(|it| cluster.service(&it.namespace, &it.name));
             named.map(AsRef::as_ref).collect()
@@ -187,6 +190,11 @@ const WELL_KNOWN: &[Identity] = &[
     // OpenShift.
     ("openshift-dns", "dns-default", &[("dns.operator.openshift.io/daemonset-dns", "default")], 5353),
 ];
+
+/// Whether a namespace is one the distributions keep cluster DNS in.
+fn is_system(namespace: &str) -> bool {
+    WELL_KNOWN.iter().any(|(system, ..)| *system == namespace)
+}
 
 fn well_known<'a>() -> Vec<DnsTarget<'a>> {
     WELL_KNOWN

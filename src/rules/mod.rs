@@ -9,12 +9,18 @@
 //! tell a violation that a change brings from one that stood, and the ratchet rests on that.
 
 mod action;
+mod cover;
+mod dns_blackhole;
 mod environment;
 mod finding;
 mod judge;
+mod missing_default_deny;
 mod plaintext_mtls;
 mod registry;
 mod violation;
+mod wildcard_ip_block;
+mod words;
+mod yaml;
 
 use std::cell::OnceCell;
 
@@ -30,7 +36,7 @@ pub use action::{Action, Mode, Profile, Severity};
 pub use environment::{Environment, NamespaceSettings};
 pub use finding::Finding;
 pub use judge::{ActiveRule, RuleSet};
-pub use registry::{CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
+pub use registry::{Built, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
 pub use violation::{Aspect, Subject, Violation};
 
 /// A rule's identity. Codes and names are never reused.

@@ -4,12 +4,18 @@
 use schemars::Schema;
 use serde_json::Value;
 
+use super::dns_blackhole::DnsBlackhole;
+use super::missing_default_deny::MissingDefaultDeny;
 use super::plaintext_mtls::PlaintextMtls;
+use super::wildcard_ip_block::WildcardIpBlock;
 use super::{Action, Finding, Meta, Moment, Rule, Scope, Severity, View, Violation};
 use crate::model::Change;
 
 /// Every rule, in the order the catalogue prints.
 pub static RULES: &[Entry] = &[
+    Entry::of::<MissingDefaultDeny>(),
+    Entry::of::<DnsBlackhole>(),
+    Entry::of::<WildcardIpBlock>(),
     Entry::of::<PlaintextMtls>(),
     Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE),
     Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE),
