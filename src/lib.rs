@@ -27,4 +27,8 @@ pub mod report;
 
 pub mod admission;
 
+pub mod telemetry;
+
+pub mod server;
+
 pub mod cli;

@@ -45,7 +45,8 @@ struct Response<'a> {
 /// `Failure`, and turns a missing code into 400.
 #[derive(Serialize)]
 struct Status {
-    status: &'static str,
+    #[serde(rename = "status")]
+    outcome: &'static str,
     message: String,
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +79,7 @@ impl Answer {
         let status = (!denied.is_empty()).then(|| {
             let kind = request.client_kind();
             Status {
-                status: "Failure",
+                outcome: "Failure",
                 message: denial(&denied),
                 reason: "Forbidden",
                 details: Some(Details {
@@ -117,26 +118,6 @@ impl Answer {
         let body = serde_json::json!({ "error": error }).to_string().into_bytes();
         Self { status: 400, body, record: Record::default() }
     }
-}
-
-/// The answer to a request that could not be judged: too large, or out of time. `message` says why.
-/// Denied where `action` says so, allowed with a warning otherwise.
-pub fn not_judged(uid: &str, action: Action, message: &str) -> Vec<u8> {
-    let is_denied = action == Action::Deny;
-    let status = is_denied.then(|| Status {
-        status: "Failure",
-        message: format!("portcullis could not judge this request: {message}"),
-        reason: "Forbidden",
-        details: None,
-        code: 403,
-    });
-    let warnings = if is_denied {
-        Vec::new()
-    } else {
-        vec![one_line(&format!("portcullis did not judge this request: {message}"))]
-    };
-    let audit_annotations = BTreeMap::from([("verdict".to_owned(), "not-judged".to_owned())]);
-    serialize(Response { uid, allowed: !is_denied, status, warnings, audit_annotations })
 }
 
 fn serialize(response: Response<'_>) -> Vec<u8> {

@@ -5,7 +5,9 @@
 //! How the bytes travel is [`crate::server`]'s.
 
 mod answer;
+mod oversize;
 mod request;
+mod unjudged;
 
 use jiff::Timestamp;
 
@@ -14,8 +16,9 @@ use crate::k8s::{self, Kind, Lowered, Problem, TypeName};
 use crate::model::{Change, Object, ObjectRef};
 use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
-pub use answer::{Answer, not_judged};
-pub use request::peek_uid;
+pub use answer::Answer;
+pub use oversize::too_large;
+pub use unjudged::unjudged;
 
 use request::{Request, parse};
 
@@ -131,8 +134,8 @@ fn is_of_a_known_owner(object: &Object, request: &Request<'_>, cluster: &Cluster
     is_same || request.is_by_controller()
 }
 
-/// What could not be read, as findings.
-fn unreadable(rules: &RuleSet, object: &ObjectRef, problems: &[Problem]) -> Vec<Finding> {
+/// What of an object could not be read, as findings: one a problem, unless the rule is off.
+pub fn unreadable(rules: &RuleSet, object: &ObjectRef, problems: &[Problem]) -> Vec<Finding> {
     if rules.on_unreadable == Action::Off {
         return Vec::new();
     }

@@ -31,7 +31,8 @@ pub(super) struct Request<'a> {
     pub(super) kind: GroupKind<'a>,
     /// The kind the client sent.
     #[serde(borrow)]
-    request_kind: Option<GroupKind<'a>>,
+    #[serde(rename = "requestKind")]
+    sent_kind: Option<GroupKind<'a>>,
     #[serde(borrow, default)]
     sub_resource: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -98,18 +99,6 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, String> {
     review.request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())
 }
 
-/// The uid of a review of which only the beginning is known; the API server writes it first.
-pub fn peek_uid(prefix: &[u8]) -> Option<String> {
-    let prefix = match std::str::from_utf8(prefix) {
-        Ok(text) => text,
-        Err(error) => std::str::from_utf8(prefix.get(..error.valid_up_to())?).ok()?,
-    };
-    let request = prefix.split_once("\"request\"")?.1.trim_start().strip_prefix(':')?.trim_start();
-    let uid = request.strip_prefix('{')?.trim_start().strip_prefix("\"uid\"")?.trim_start().strip_prefix(':')?;
-    let uid = uid.trim_start().strip_prefix('"')?.split_once('"')?.0;
-    (!uid.contains('\\')).then(|| uid.to_owned())
-}
-
 impl Request<'_> {
     /// Subresources (`status`, `scale`, `ephemeralcontainers`) alter nothing a rule reads.
     pub(super) fn is_subresource(&self) -> bool {
@@ -140,7 +129,7 @@ impl Request<'_> {
 
     /// Whether the object is being deleted and only waits for its finalizers.
     pub(super) fn is_object_terminating(&self) -> bool {
-        self.glance(self.object).metadata.deletion_timestamp.is_some()
+        glance(self.object).metadata.deletion_timestamp.is_some()
     }
 
     /// The object's name: the request's is empty for `generateName` and in a collection's deletion.
@@ -148,7 +137,7 @@ impl Request<'_> {
         if !self.name.is_empty() {
             return self.name.as_ref().into();
         }
-        let metadata = self.glance(self.object.or(self.old_object)).metadata;
+        let metadata = glance(self.object.or(self.old_object)).metadata;
         match (metadata.name.as_deref(), metadata.generate_name.as_deref()) {
             (Some(name), _) if !name.is_empty() => name.into(),
             (_, Some(prefix)) if !prefix.is_empty() => format!("{prefix}*").into(),
@@ -158,7 +147,7 @@ impl Request<'_> {
 
     /// The kind the client knows it by.
     pub(super) fn client_kind(&self) -> &GroupKind<'_> {
-        self.request_kind.as_ref().unwrap_or(&self.kind)
+        self.sent_kind.as_ref().unwrap_or(&self.kind)
     }
 
     pub(super) fn reference(&self) -> ObjectRef {
@@ -169,8 +158,8 @@ impl Request<'_> {
             name: self.name(),
         }
     }
+}
 
-    fn glance<'b>(&self, object: Option<&'b RawValue>) -> Glance<'b> {
-        object.and_then(|object| serde_json::from_str(object.get()).ok()).unwrap_or_default()
-    }
+fn glance(object: Option<&RawValue>) -> Glance<'_> {
+    object.and_then(|object| serde_json::from_str(object.get()).ok()).unwrap_or_default()
 }

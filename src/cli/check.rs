@@ -7,9 +7,9 @@ use clap::ValueEnum;
 use jiff::Timestamp;
 
 use super::{Outcome, Output, Said, pretty, settings};
-use crate::cluster::Cluster;
+use crate::admission;
 use crate::report::{self, JsonReport, Located, LocatedFault, Report, Summary};
-use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, Mode, RuleSet};
+use crate::rules::Action;
 use crate::source::{Manifests, Unreadable};
 
 /// Judges manifests as if all of them were applied to an empty cluster.
@@ -73,8 +73,28 @@ pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
     if manifests.documents == 0 && manifests.faults.is_empty() {
         bail!("there is nothing to check: no Kubernetes object was read");
     }
-    let findings = judge(&rules, &manifests);
-    let report = told(&findings, &manifests);
+    let cluster = manifests.applied_to_empty();
+    let mut findings = rules.judge_all(&cluster, Timestamp::now());
+    // Nothing is said of the namespaces every cluster starts with, unless something is put there.
+    findings.retain(|finding| finding.namespace.as_ref().is_none_or(|namespace| manifests.is_about(namespace)));
+    let told = findings.len();
+    let unreadable = &manifests.unreadable;
+    let said_of = |it: &Unreadable| admission::unreadable(&rules, &it.object, std::slice::from_ref(&it.problem));
+    findings.extend(unreadable.iter().flat_map(said_of));
+    let (judged, unread) = findings.split_at(told);
+    let mut located: Vec<Located<'_>> = judged
+        .iter()
+        .map(|finding| Located { finding, place: manifests.place(&finding.object, &finding.path) })
+        .chain(
+            unread
+                .iter()
+                .zip(unreadable)
+                .map(|(finding, unreadable)| Located { finding, place: manifests.place_of_unreadable(unreadable) }),
+        )
+        .collect();
+    // Stable, so that what the rules said stays in their order.
+    located.sort_by_key(|located| std::cmp::Reverse(located.finding.action));
+    let report = report_of(located, &manifests);
     for fault in &report.faults {
         said.err.push_str(&report::fault(fault));
     }
@@ -87,53 +107,28 @@ pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
     };
     Ok(if !report.faults.is_empty() {
         Outcome::Incomplete
-    } else if findings.iter().any(|finding| args.fail_on.is_met_by(finding.action)) {
+    } else if report.findings.iter().any(|located| args.fail_on.is_met_by(located.finding.action)) {
         Outcome::Findings
     } else {
         Outcome::Clean
     })
 }
 
-/// What the rules say of the cluster, and what could not be read of its objects.
-fn judge(rules: &RuleSet, manifests: &Manifests) -> Vec<Finding> {
-    let cluster = manifests.applied_to_empty();
-    let mut findings = rules.judge_all(&cluster, Timestamp::now());
-    let unreadable = manifests.unreadable.iter().map(|unreadable| unreadable_object(rules, &cluster, unreadable));
-    findings.extend(unreadable.filter(|finding| finding.action > Action::Off));
-    // Stable, so that what the rules said stays in their order.
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.action));
-    findings
-}
-
-fn unreadable_object(rules: &RuleSet, cluster: &Cluster, unreadable: &Unreadable) -> Finding {
-    let Unreadable { object, namespace, problem } = unreadable;
-    let label = namespace.as_ref().and_then(|name| cluster.namespace(name)?.labels.get(Mode::LABEL)?.parse().ok());
-    let mode: Mode = label.unwrap_or(rules.mode);
-    let message = format!("{object} cannot be read in full: {}", problem.message);
-    Finding {
-        rule: &CL_UNREADABLE_OBJECT,
-        action: rules.on_unreadable.min(mode.ceiling()),
-        why: "what cannot be read cannot be judged, and the API server may refuse it".to_owned(),
-        ..Finding::new(namespace.clone(), object.clone(), problem.path.clone(), message)
-    }
-}
-
-fn told<'a>(findings: &'a [Finding], manifests: &'a Manifests) -> Report<'a> {
-    let located = |finding: &'a Finding| Located { finding, place: manifests.place(&finding.object, &finding.path) };
+fn report_of<'a>(findings: Vec<Located<'a>>, manifests: &'a Manifests) -> Report<'a> {
     let faults: Vec<_> = manifests
         .faults
         .iter()
         .map(|fault| LocatedFault { name: &fault.name, place: manifests.place_of(fault), problem: &fault.problem })
         .collect();
     Report {
-        findings: findings.iter().map(located).collect(),
-        notes: manifests.notes.iter().map(ToString::to_string).collect(),
         summary: Summary {
             errors: faults.len(),
             objects: manifests.objects(),
             documents: manifests.documents,
-            ..Summary::of(findings)
+            ..Summary::of(findings.iter().map(|located| located.finding))
         },
+        findings,
         faults,
+        notes: manifests.notes.iter().map(ToString::to_string).collect(),
     }
 }

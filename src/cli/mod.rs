@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod review;
 mod rules;
+mod serve;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -34,6 +35,7 @@ Examples:
   portcullis rules dns-blackhole                   read about a rule
   portcullis config default > portcullis.yaml      start a configuration
   portcullis review review.json --cluster state/   see why the gate denied a change
+  portcullis serve --cluster state/ …              run the gate
 
 Exit codes: 0 nothing to object to, 1 findings, 2 the work could not be done."
 )]
@@ -47,6 +49,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Check(check::Args),
     Review(review::Args),
     Rules(rules::Args),
@@ -105,6 +108,7 @@ pub fn main() -> ExitCode {
     .write_global();
     let mut said = Said::default();
     let outcome = match cli.command {
+        Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args, &mut said),
         Command::Review(args) => review::run(&args, &mut said),
         Command::Rules(args) => rules::run(&args, &mut said),

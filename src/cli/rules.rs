@@ -8,7 +8,7 @@ use anyhow::anyhow;
 use super::{Outcome, Output, Said, pretty};
 use crate::config::closest;
 use crate::report;
-use crate::rules::{RULES, entry};
+use crate::rules::{Entry, RULES, entry};
 
 /// Lists the rules, or explains one.
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ fn unknown(rule: &str) -> anyhow::Error {
 
 fn table() -> String {
     const BOLD: Style = Style::new().bold();
-    let pages: Vec<String> = RULES.iter().map(|entry| entry.page()).collect();
+    let pages: Vec<String> = RULES.iter().map(Entry::page).collect();
     let rows = RULES.iter().zip(&pages).map(|(entry, page)| {
         let meta = entry.meta;
         let says = page.lines().next().unwrap_or_default();
@@ -54,8 +54,11 @@ fn table() -> String {
     let mut out = String::new();
     for (i, [cells @ .., says]) in rows.iter().enumerate() {
         let style = if i == 0 { BOLD } else { Style::new() };
-        let cells: String = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  ")).collect();
-        let _ = writeln!(out, "{style}{cells}{says}{style:#}");
+        let _ = write!(out, "{style}");
+        for (cell, width) in cells.iter().zip(&widths) {
+            let _ = write!(out, "{cell:width$}  ");
+        }
+        let _ = writeln!(out, "{says}{style:#}");
     }
     out
 }

@@ -35,15 +35,18 @@ pub struct Settings {
     /// The set of actions rules start from: `baseline` denies what breaks or opens a namespace and
     /// warns of the rest, `restricted` denies all of it.
     #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Profile>")]
     pub profile: Profile,
     /// The strongest action taken: with `enforce` rules get what they ask for, with `warn` nothing
     /// is denied, with `audit` nothing is said to the user and findings are only recorded. A
     /// namespace's label `portcullis.dev/mode` sets it for that namespace.
     #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Mode>")]
     pub mode: Mode,
     /// What becomes of a change when a rule fails while judging it, which is a fault in Portcullis
     /// and not in the change: `deny`, `warn` or `audit`.
     #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<OnError>")]
     pub on_error: OnError,
     /// Each rule by its name: its `action` (`deny`, `warn`, `audit` or `off`; left out, the
     /// profile's) and its options. `portcullis rules NAME` explains a rule and its options.
@@ -52,15 +55,19 @@ pub struct Settings {
     rules: BTreeMap<String, RuleSettings>,
     /// Which namespaces the rules leave alone.
     #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<NamespaceSettings>")]
     pub namespaces: NamespaceSettings,
     /// Where pods resolve names. Left empty, cluster DNS is found by its Service and its pods.
     #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<DnsSettings>")]
     pub dns: DnsSettings,
     /// How the mesh is set up, where the cluster does not say.
     #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<MeshSettings>")]
     pub mesh: MeshSettings,
     /// What enforces NetworkPolicies in this cluster, where implementations differ.
     #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Cni>")]
     pub cni: Cni,
 }
 

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
-use crate::model::{DnsPolicy, Labels, Service, Str, TargetPort, Workload, WorkloadId};
+use crate::model::{Labels, Service, Str, TargetPort, Workload};
 use crate::netset::Protocol;
 
 /// Where pods resolve names. Left empty, cluster DNS is found by its Service and its pods.
@@ -167,7 +167,8 @@ fn stand_in(service: &Service) -> Arc<Workload> {
         }
         TargetPort::Number(_) => None,
     });
-    let mut workload = bare(&service.namespace, &service.name, service.selector.clone().unwrap_or_default());
+    let labels = service.selector.clone().unwrap_or_default();
+    let mut workload = Workload::bare("Deployment", &service.namespace, &service.name, labels);
     workload.ports = named
         .map(|(protocol, name, number)| crate::model::ContainerPort { name: Some(name), protocol, number })
         .collect();
@@ -200,9 +201,10 @@ fn well_known<'a>() -> Vec<DnsTarget<'a>> {
     WELL_KNOWN
         .iter()
         .map(|(namespace, name, labels, port)| DnsTarget {
-            workload: Arc::new(bare(
-                &Str::from(*namespace),
-                &Str::from(*name),
+            workload: Arc::new(Workload::bare(
+                "Deployment",
+                namespace,
+                name,
                 labels.iter().copied().collect::<Labels>(),
             )),
             service: None,
@@ -210,22 +212,4 @@ fn well_known<'a>() -> Vec<DnsTarget<'a>> {
             tcp: Some(*port),
         })
         .collect()
-}
-
-fn bare(namespace: &Str, name: &Str, labels: Labels) -> Workload {
-    Workload {
-        id: WorkloadId { kind: "Deployment".into(), name: name.clone() },
-        namespace: namespace.clone(),
-        labels,
-        annotations: Labels::default(),
-        owner: None,
-        ports: Vec::new(),
-        host_network: false,
-        dns_policy: DnsPolicy::Default,
-        nameservers: Vec::new(),
-        ips: Vec::new(),
-        is_finished: false,
-        has_proxy: false,
-        is_partial: false,
-    }
 }

@@ -83,7 +83,7 @@ pub fn fault(fault: &LocatedFault<'_>) -> String {
         None => title.element(Origin::path(fault.name)),
     };
     let help = fault.problem.help.as_deref().map(|help| Level::HELP.message(filled(help, "help".len())));
-    render(group.elements(help)) + "\n"
+    render(group.elements(help)) + "\n\n"
 }
 
 /// A remark: one line.
@@ -110,8 +110,7 @@ pub fn summary(summary: &Summary) -> String {
     }
     let (found, objects) = (found.join(", "), count(objects, "object", "objects"));
     let documents = count(documents, "document", "documents");
-    let errors =
-        if errors > 0 { format!("; {} could not be read", count(errors, "place", "places")) } else { String::new() };
+    let errors = if errors > 0 { format!("; {}", count(errors, "error", "errors")) } else { String::new() };
     format!("{found} in {objects} ({documents} read){errors}\n")
 }
 
@@ -139,4 +138,75 @@ fn excerpt<'a>(source: &'a Source, span: &Range<usize>) -> (usize, &'a str, Rang
 /// A paragraph filled to the width that is left behind `   = name: `.
 fn filled(text: &str, name: usize) -> String {
     prose::wrap(text, WIDTH - name).join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{FieldPath, ObjectRef};
+    use crate::rules::CL_UNREADABLE_OBJECT;
+
+    fn finding(name: &str, fix: &str) -> Finding {
+        let object = ObjectRef { kind: "Pod".into(), namespace: Some("shop".into()), name: name.into() };
+        Finding {
+            rule: &CL_UNREADABLE_OBJECT,
+            action: Action::Warn,
+            fix: fix.into(),
+            ..Finding::new(None, object, FieldPath::root(), format!("{name} is wrong"))
+        }
+    }
+
+    fn plain(located: &[Located<'_>]) -> String {
+        anstream::adapter::strip_str(&findings(located)).to_string()
+    }
+
+    #[test]
+    fn only_the_line_of_the_field_is_shown() {
+        let source = Source::new("a.yaml", "one: 1\r\ntwo: [2,\n  3]\nthree: 3\n");
+        let at = |from: &str, to: &str| {
+            let start = source.text.find(from).unwrap();
+            excerpt(&source, &(start..start + source.text[start..].find(to).unwrap() + to.len()))
+        };
+        assert_eq!(at("1", "1"), (1, "one: 1", 5..6));
+        assert_eq!(at("[2", "3]"), (2, "two: [2,", 5..8), "a span of two lines ends with the first");
+        assert_eq!(excerpt(&source, &(source.text.len()..source.text.len())), (5, "", 0..0));
+    }
+
+    #[test]
+    fn a_finding_in_no_file_names_its_object() {
+        let finding = finding("a", "");
+        assert_eq!(plain(&[Located { finding: &finding, place: None }]), "warn[CL001]: a is wrong\n--> Pod shop/a\n\n");
+    }
+
+    #[test]
+    fn a_shared_fix_is_printed_once() {
+        let (one, two, three) = (finding("a", "kind: X\n"), finding("b", "kind: X\n"), finding("c", "kind: Y\n"));
+        let located = [&one, &two, &three].map(|finding| Located { finding, place: None });
+        let text = plain(&located);
+        assert_eq!(text.matches("\nkind: X\n\n").count(), 1, "{text}");
+        assert_eq!(text.matches("\nkind: Y\n\n").count(), 1, "{text}");
+        assert!(text.contains("= fix: the one above, printed for Pod shop/a\n"), "{text}");
+    }
+
+    #[test]
+    fn control_characters_of_a_manifest_do_not_reach_the_terminal() {
+        let source = Source::new("a.yaml", "name: \u{1b}[2Jx\n");
+        let finding = finding("\u{1b}[31mred", "");
+        let place = Some(Place { source: &source, span: 6..11 });
+        let text = findings(&[Located { finding: &finding, place }]);
+        assert!(!text.contains("\u{1b}[2J") && !text.contains("\u{1b}[31mred"), "{text:?}");
+    }
+
+    #[test]
+    fn the_summary_counts_in_words() {
+        let said = |numbers: Summary| anstream::adapter::strip_str(&summary(&numbers)).to_string();
+        assert_eq!(
+            said(Summary { documents: 1, ..Summary::default() }),
+            "no findings in 0 objects (1 document read)\n"
+        );
+        assert_eq!(
+            said(Summary { denied: 2, warned: 1, audited: 3, errors: 1, objects: 14, documents: 27 }),
+            "2 denied, 1 warning, 3 for audit in 14 objects (27 documents read); 1 error\n"
+        );
+    }
 }

@@ -22,9 +22,8 @@ pub(super) struct Clause<'a> {
 /// Only keys and values that some clause names can make a difference, so it is enough to try, for
 /// each key: absent, each value named, and one value nobody names.
 pub(super) fn covers_everything(clauses: &[Clause<'_>]) -> Option<bool> {
-    let is_empty = |clause: &Clause<'_>| {
-        clause.pod.is_everything() && clause.namespace.is_none_or(crate::model::Selector::is_everything)
-    };
+    let is_empty =
+        |clause: &Clause<'_>| clause.pod.is_everything() && clause.namespace.is_none_or(Selector::is_everything);
     if clauses.iter().any(is_empty) {
         return Some(true);
     }
@@ -105,7 +104,7 @@ impl Value<'_> {
 }
 
 fn requirements<'a>(clause: &Clause<'a>) -> impl Iterator<Item = (bool, &'a Requirement)> + use<'a> {
-    let of_namespace = clause.namespace.into_iter().flat_map(|selector| selector.requirements());
+    let of_namespace = clause.namespace.into_iter().flat_map(Selector::requirements);
     of_namespace.map(|it| (true, it)).chain(clause.pod.requirements().iter().map(|it| (false, it)))
 }
 

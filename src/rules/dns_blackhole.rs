@@ -2,6 +2,7 @@
 
 mod misses;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -9,9 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, words, yaml};
+use crate::cluster::NamespaceState;
 use crate::model::{
-    Change, Direction, Directions, DnsPolicy, FieldPath, NetworkPolicy, Object, ObjectRef, Operation, PolicyRule, Port,
-    PortSpec, Selector, Str, Workload,
+    Change, Direction, Directions, DnsPolicy, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, Operator,
+    PolicyRule, Port, PortSpec, Requirement, Selector, Str, Workload,
 };
 use crate::netset::{ConnectionSet, IpSet, Protocol};
 use crate::reach::{Answer, Dns, DnsSource, DnsTarget, Peer, Truth};
@@ -193,10 +195,17 @@ impl Rule for DnsBlackhole {
             if !is_dns_guarded && !state.policies.iter().any(|policy| policy.isolates.egress) {
                 continue;
             }
-            for workload in state.live_workloads().filter(|workload| scope.covers(namespace, &workload.id)) {
+            let mut push = |subject: Subject, workload: &Workload| {
                 if let Some((aspect, badness)) = Lookup::of(view, workload).and_then(|lookup| lookup.verdict(view)) {
-                    let subject = Subject::Workload(workload.id.clone());
                     out.push(Violation { namespace: namespace.clone(), subject, aspect, badness });
+                }
+            };
+            for workload in state.live_workloads().filter(|workload| scope.covers(namespace, &workload.id)) {
+                push(Subject::Workload(workload.id.clone()), workload);
+            }
+            if let Scope::Namespace(_) | Scope::Cluster = scope {
+                for policy in policies_without_pods(state) {
+                    push(Subject::Policy(policy.name.clone()), &pod_to_come(policy));
                 }
             }
         }
@@ -207,7 +216,10 @@ impl Rule for DnsBlackhole {
         let state = cluster.namespace(&violation.namespace);
         let is_unknown = cluster.foreign_policies(&violation.namespace).next().is_some()
             || state.is_some_and(|state| state.policies.iter().any(|policy| policy.is_partial));
-        if violation.badness < badness::CERTAIN || is_unknown { Action::Warn } else { Action::Deny }
+        // Policies are often applied before the workloads, and the one that closes before the one
+        // that opens: no pod is dark yet, and creating one would be judged.
+        let is_early = matches!(violation.subject, Subject::Policy(_)) && moment.change.is_some();
+        if violation.badness < badness::CERTAIN || is_unknown || is_early { Action::Warn } else { Action::Deny }
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
@@ -222,14 +234,32 @@ impl Rule for DnsBlackhole {
     }
 }
 
+/// The policies that isolate the egress of pods that are not there yet.
+fn policies_without_pods(state: &NamespaceState) -> impl Iterator<Item = &NetworkPolicy> {
+    let selects_none =
+        |policy: &&NetworkPolicy| !state.live_workloads().any(|workload| policy.pods.matches(&workload.labels));
+    state.policies.iter().map(AsRef::as_ref).filter(|policy| policy.isolates.egress).filter(selects_none)
+}
+
+/// A pod that carries just what a policy selects.
+fn pod_to_come(policy: &NetworkPolicy) -> Workload {
+    let label = |requirement: &Requirement| match &requirement.operator {
+        Operator::In(values) => Some((requirement.key.clone(), values.first()?.clone())),
+        Operator::Exists => Some((requirement.key.clone(), Str::default())),
+        Operator::NotIn(_) | Operator::DoesNotExist | Operator::Unknown(_) => None,
+    };
+    let labels: Labels = policy.pods.requirements().iter().filter_map(label).collect();
+    Workload::bare("Pod", &policy.namespace, &policy.name, labels)
+}
+
 fn selects_dns(view: &View<'_>, policy: &NetworkPolicy) -> bool {
     let mut targets = view.dns().targets.iter().map(|target| &target.workload);
     targets.any(|workload| workload.namespace == policy.namespace && policy.pods.matches(&workload.labels))
 }
 
 /// One workload's ways to the resolvers it uses.
-struct Lookup<'a> {
-    workload: &'a Workload,
+struct Lookup<'a, 'w> {
+    workload: &'w Workload,
     resolvers: Vec<Resolver<'a>>,
 }
 
@@ -242,9 +272,9 @@ struct Resolver<'a> {
     tcp: Option<Truth>,
 }
 
-impl<'a> Lookup<'a> {
+impl<'a, 'w> Lookup<'a, 'w> {
     /// Nothing for a workload that resolves names in a way no policy or object decides.
-    fn of(view: &View<'a>, workload: &'a Workload) -> Option<Self> {
+    fn of(view: &View<'a>, workload: &'w Workload) -> Option<Self> {
         if workload.host_network {
             return None;
         }
@@ -382,13 +412,18 @@ fn admits_dns_port(rule: &PolicyRule) -> bool {
 fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Moment<'_>) -> Finding {
     let view = moment.view;
     let pods = words::workloads(view.cluster, group);
-    let workloads: Vec<&Workload> = group
+    let workloads: Vec<Cow<'_, Workload>> = group
         .iter()
         .filter_map(|violation| match &violation.subject {
-            Subject::Workload(id) => view.cluster.workload(namespace, id).map(AsRef::as_ref),
-            Subject::Namespace | Subject::Policy(_) => None,
+            Subject::Workload(id) => view.cluster.workload(namespace, id).map(|found| Cow::Borrowed(found.as_ref())),
+            Subject::Policy(name) => {
+                let policy = view.cluster.namespace(namespace)?.policies.get(name.as_str())?;
+                Some(Cow::Owned(pod_to_come(policy)))
+            }
+            Subject::Namespace => None,
         })
         .collect();
+    let workloads: Vec<&Workload> = workloads.iter().map(AsRef::as_ref).collect();
     let isolating = isolating_policies(view, &workloads);
     let culprits = misses::of(view, &isolating);
     let names: Vec<_> = isolating.iter().map(|policy| format!("`{}`", policy.name)).collect();
@@ -397,7 +432,13 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
         1 => format!("NetworkPolicy {} isolates their egress and no policy lets them reach DNS", words::list(&names)),
         _ => format!("NetworkPolicies {} isolate their egress and none lets them reach DNS", words::some_of(&names)),
     };
-    let whose = words::some_of(&pods);
+    let whose = match (pods.as_slice(), isolating.as_slice()) {
+        ([], [policy]) if !policy.pods.is_everything() => {
+            format!("pods with `{}`, of which there are none yet,", policy.pods)
+        }
+        ([], _) => "the pods to come".to_owned(),
+        _ => words::some_of(&pods),
+    };
     let message = match badness {
         badness::NO_TCP => format!("in namespace `{namespace}`, {whose} can ask DNS over UDP but not over TCP"),
         badness::PARTLY => format!("in namespace `{namespace}`, {whose} can reach only some of the DNS pods"),

@@ -237,11 +237,17 @@ impl Rule for MissingDefaultDeny {
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
-        let mut by_namespace: BTreeMap<&Str, Vec<&Violation>> = BTreeMap::new();
+        // What is open for want of a policy is one finding a namespace; what a policy opens is one
+        // for that policy, which is where it can be mended.
+        let mut groups: BTreeMap<(&Str, Vec<Str>), Vec<&Violation>> = BTreeMap::new();
         for violation in violations {
-            by_namespace.entry(&violation.namespace).or_default().push(violation);
+            let openers = Self::openers_of(violation, moment.view);
+            groups.entry((&violation.namespace, openers)).or_default().push(violation);
         }
-        by_namespace.into_iter().map(|(namespace, group)| self.explain_namespace(namespace, &group, moment)).collect()
+        groups
+            .into_iter()
+            .map(|((namespace, openers), group)| self.explain_group(namespace, &openers, &group, moment))
+            .collect()
     }
 }
 
@@ -307,7 +313,27 @@ impl MissingDefaultDeny {
         created.is_some_and(|created| moment.view.now.duration_since(created) < self.grace)
     }
 
-    fn explain_namespace(&self, namespace: &Str, group: &[&Violation], moment: &Moment<'_>) -> Finding {
+    /// The names of the policies that give everything back to whom a violation is about; none
+    /// where nothing isolates it.
+    fn openers_of(violation: &Violation, view: &View<'_>) -> Vec<Str> {
+        let Some(state) = view.cluster.namespace(&violation.namespace) else { return Vec::new() };
+        let Some(direction) = direction_of(violation) else { return Vec::new() };
+        if violation.badness == badness::NOT_ISOLATED {
+            return Vec::new();
+        }
+        let concerns = |policy: &NetworkPolicy| match &violation.subject {
+            Subject::Workload(id) => {
+                state.workloads.get(id).is_some_and(|workload| policy.pods.matches(&workload.labels))
+            }
+            Subject::Namespace | Subject::Policy(_) => true,
+        };
+        isolating(state, direction)
+            .filter(|policy| concerns(policy) && opens(view, &[policy], direction) != Truth::No)
+            .map(|policy| policy.name.clone())
+            .collect()
+    }
+
+    fn explain_group(&self, namespace: &Str, openers: &[Str], group: &[&Violation], moment: &Moment<'_>) -> Finding {
         let view = moment.view;
         let state = view.cluster.namespace(namespace).map(AsRef::as_ref);
         let mut directions: Vec<Direction> = group.iter().filter_map(|it| direction_of(it)).collect();
@@ -315,7 +341,11 @@ impl MissingDefaultDeny {
         directions.dedup();
         let workloads = words::workloads(view.cluster, group);
         let is_isolated = group.iter().all(|it| it.badness < badness::NOT_ISOLATED);
-        let openers = state.map(|state| self.openers(view, state, group, &directions)).unwrap_or_default();
+        let openers: Vec<Opener<'_>> = openers
+            .iter()
+            .filter_map(|name| state?.policies.get(name.as_str()))
+            .map(|policy| Opener { policy, directions: directions.clone() })
+            .collect();
 
         let (object, path) = self.place(namespace, group, moment, openers.first());
         let mut finding = Finding::new(
@@ -354,36 +384,6 @@ impl MissingDefaultDeny {
             finding.fix = yaml::network_policy(&default_deny(view, namespace, state, &directions));
         }
         finding
-    }
-
-    /// The policies that give everything back to whom the violations are about.
-    fn openers<'a>(
-        &self,
-        view: &View<'_>,
-        state: &'a NamespaceState,
-        group: &[&Violation],
-        directions: &[Direction],
-    ) -> Vec<Opener<'a>> {
-        let mut openers: Vec<Opener<'a>> = Vec::new();
-        for &direction in directions {
-            for policy in isolating(state, direction).filter(|policy| opens(view, &[policy], direction) != Truth::No) {
-                let concerns = |violation: &&Violation| match &violation.subject {
-                    Subject::Namespace => true,
-                    Subject::Workload(id) => {
-                        state.workloads.get(id).is_some_and(|workload| policy.pods.matches(&workload.labels))
-                    }
-                    Subject::Policy(_) => false,
-                };
-                if !group.iter().filter(|it| direction_of(it) == Some(direction)).any(concerns) {
-                    continue;
-                }
-                match openers.iter_mut().find(|opener| opener.policy.name == policy.name) {
-                    Some(opener) => opener.directions.push(direction),
-                    None => openers.push(Opener { policy, directions: vec![direction] }),
-                }
-            }
-        }
-        openers
     }
 
     /// The object to look at, and where in it.
@@ -476,6 +476,10 @@ impl Opener<'_> {
                 rules.remove(culprit);
             }
         }
+        if self.directions.contains(&Direction::Egress) {
+            // What is dropped let the pods resolve names.
+            yaml::add_rules(&mut policy.egress, yaml::dns_rules(view.dns()));
+        }
         yaml::network_policy(&policy)
     }
 }
@@ -498,11 +502,7 @@ fn message(
     let given_back = group.iter().all(|it| it.badness < badness::NOT_ISOLATED);
     if given_back {
         let names: Vec<_> = openers.iter().map(|opener| format!("`{}`", opener.policy.name)).collect();
-        let by = if names.is_empty() {
-            "its policies together".to_owned()
-        } else {
-            format!("NetworkPolicy {}", words::list(&names))
-        };
+        let by = if names.is_empty() { "its policies together".to_owned() } else { policies(&names) };
         let verb = if names.len() == 1 { "gives" } else { "give" };
         return format!(
             "in namespace `{namespace}` {by} {verb} all {ways} back to {whose}: the default-deny has no effect"
@@ -524,6 +524,12 @@ fn message(
         }
         Some(_) | None => format!("namespace `{namespace}` has no default-deny for {ways}, which leaves {whose} open"),
     }
+}
+
+/// ``NetworkPolicy `a` ``, ``NetworkPolicies `a` and `b` ``.
+fn policies(names: &[String]) -> String {
+    let noun = if names.len() == 1 { "NetworkPolicy" } else { "NetworkPolicies" };
+    format!("{noun} {}", words::some_of(names))
 }
 
 fn why(directions: &[Direction], is_isolated: bool) -> String {
@@ -605,16 +611,7 @@ fn default_deny(
 }
 
 fn direction_of(violation: &Violation) -> Option<Direction> {
-    match violation.aspect {
-        Aspect::Undefended(direction) => Some(direction),
-        Aspect::DnsUnreachable
-        | Aspect::DnsPartly
-        | Aspect::DnsTcpMissing
-        | Aspect::WideBlock(..)
-        | Aspect::Plaintext(_)
-        | Aspect::OutsideMesh
-        | Aspect::Ineffective => None,
-    }
+    if let Aspect::Undefended(direction) = violation.aspect { Some(direction) } else { None }
 }
 
 fn isolating(state: &NamespaceState, direction: Direction) -> impl Iterator<Item = &NetworkPolicy> {

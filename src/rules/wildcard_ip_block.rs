@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use super::{Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, words, yaml};
 use crate::cluster::NamespaceState;
 use crate::model::{
-    Change, Direction, FieldPath, IpBlock, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec, PolicyRule, Str,
+    Change, Direction, FieldPath, IpBlock, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec, PolicyRule, Port,
+    PortSpec, Str,
 };
-use crate::netset::{Family, IntervalSet, IpSet};
+use crate::netset::{Family, IntervalSet, IpSet, Protocol};
 use crate::reach::Truth;
 
 /// Reports IP blocks that admit most of an address space.
@@ -361,13 +362,13 @@ impl WildcardIpBlock {
             "name the networks that are needed in place of {}, or list them under `rules.wildcard-ip-block.allow` in the configuration. What is below is the same without the wide blocks: it closes what they open, so add the needed networks to it first",
             words::some_of(&blocks.iter().map(|block| format!("`{}`", block.path)).collect::<Vec<_>>()),
         );
-        finding.fix = yaml::documents(&policies.iter().map(|policy| self.narrowed(policy)).collect::<Vec<_>>());
+        finding.fix = yaml::documents(&policies.iter().map(|policy| self.narrowed(view, policy)).collect::<Vec<_>>());
         Some(finding)
     }
 
     /// The policy without its wide blocks. A rule that is left without peers goes too: an empty
     /// list would admit everyone.
-    fn narrowed(&self, policy: &NetworkPolicy) -> String {
+    fn narrowed(&self, view: &View<'_>, policy: &NetworkPolicy) -> String {
         let mut policy = policy.clone();
         let keep = |rule: &mut PolicyRule| match &mut rule.peers {
             Some(peers) => {
@@ -377,7 +378,22 @@ impl WildcardIpBlock {
             None => !self.everyone,
         };
         policy.ingress.retain_mut(keep);
+        let before = policy.egress.clone();
         policy.egress.retain_mut(keep);
+        let admits_dns = |rule: &PolicyRule| {
+            let is_dns = |spec: &PortSpec| match spec.port {
+                Port::All => true,
+                Port::Range(first, last) => first <= 53 && 53 <= last,
+                Port::Named(_) | Port::Unreadable => false,
+            };
+            rule.ports
+                .as_ref()
+                .is_none_or(|ports| ports.iter().any(|spec| spec.protocol == Protocol::Udp && is_dns(spec)))
+        };
+        if before.iter().any(|rule| !policy.egress.contains(rule) && admits_dns(rule)) {
+            // A rule that is dropped may have been what let the pods resolve names.
+            yaml::add_rules(&mut policy.egress, yaml::dns_rules(view.dns()));
+        }
         yaml::network_policy(&policy)
     }
 

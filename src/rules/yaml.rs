@@ -196,6 +196,15 @@ pub(super) fn dns_rules(dns: &Dns<'_>) -> Vec<PolicyRule> {
     rules
 }
 
+/// Adds the rules that are not there yet.
+pub(super) fn add_rules(rules: &mut Vec<PolicyRule>, more: Vec<PolicyRule>) {
+    for rule in more {
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+}
+
 /// A policy that isolates pods in these directions and admits these egress rules.
 pub(super) fn isolating(
     namespace: &Str,

@@ -29,7 +29,7 @@ pub(super) struct Files {
 }
 
 /// The names kustomize looks for.
-const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
+pub(super) const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
 impl Files {
     /// Reads a path as it was given: `-`, a file of whatever name, or a folder.
@@ -112,19 +112,30 @@ impl Files {
     }
 
     fn fault(&mut self, name: &str, error: &io::Error) {
-        self.faults.push(Fault::about(Path::new(name), Problem::new(0..0, reason(error))));
-    }
-}
-
-/// The reason as a person says it, without the system's number for it.
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
-        io::ErrorKind::PermissionDenied => "reading it is not permitted".to_owned(),
-        _ => format!("it cannot be read: {error}"),
+        self.faults.push(Fault::about(Path::new(name), Problem::not_opened(error)));
     }
 }
 
 fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+/// The files below a path with their size and time of change: while it stays the same, they need
+/// not be read again.
+pub fn stamp(path: &Path) -> Vec<(PathBuf, u64, Option<std::time::SystemTime>)> {
+    let mut stamps = Vec::new();
+    let mut open = vec![path.to_path_buf()];
+    let mut entered = BTreeSet::new();
+    while let Some(path) = open.pop() {
+        let Ok(metadata) = fs::metadata(&path) else { continue };
+        if metadata.is_dir() {
+            if fs::canonicalize(&path).is_ok_and(|path| entered.insert(path)) {
+                open.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+            }
+        } else {
+            stamps.push((path, metadata.len(), metadata.modified().ok()));
+        }
+    }
+    stamps.sort();
+    stamps
 }

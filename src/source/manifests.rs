@@ -8,10 +8,11 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 
 use super::files::{File, Files};
+use super::objects::{self, Found, Objects};
 use crate::cluster::Cluster;
 use crate::k8s::{self, Lowered};
 use crate::model::{FieldPath, Labels, METADATA_NAME, Namespace, Object, ObjectRef};
-use crate::yaml::{self, Document, Parsed, Place, Problem, Source, Span};
+use crate::yaml::{self, Document, Parsed, Place, Problem, Source};
 
 /// The namespaces every cluster starts with.
 const INITIAL_NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -51,10 +52,9 @@ struct Origin {
 pub struct Unreadable {
     /// The object.
     pub object: ObjectRef,
-    /// The namespace it is in.
-    pub namespace: Option<crate::model::Str>,
     /// What it is about.
     pub problem: k8s::Problem,
+    origin: Origin,
 }
 
 /// Something that could not be read at all.
@@ -138,18 +138,31 @@ impl Manifests {
         Cluster::of(initial.into_iter().chain(self.objects.iter().cloned()))
     }
 
+    /// Whether some object read here is in a namespace, or is that namespace.
+    pub fn is_about(&self, namespace: &str) -> bool {
+        self.objects.iter().any(|object| object.namespace().is_some_and(|name| name == namespace))
+    }
+
     /// Where a field of an object is; nothing for an object that was not read from here.
     pub fn place(&self, object: &ObjectRef, path: &FieldPath) -> Option<Place<'_>> {
-        let origin = self.origins.get(object)?;
-        let source = self.sources.get(origin.source)?;
-        let document = self.document(origin)?;
-        Some(Place { source, span: document.find(&origin.within, path) })
+        self.place_in(self.origins.get(object)?, path)
+    }
+
+    /// Where something unreadable is. Not the same as the place of its object, of which another
+    /// document may hold a later version.
+    pub fn place_of_unreadable(&self, unreadable: &Unreadable) -> Option<Place<'_>> {
+        self.place_in(&unreadable.origin, &unreadable.problem.path)
     }
 
     /// Where a fault is, if its file could be opened.
     pub fn place_of(&self, fault: &Fault) -> Option<Place<'_>> {
         let source = self.sources.get(fault.source?)?;
         Some(Place { source, span: fault.problem.span.clone() })
+    }
+
+    fn place_in(&self, origin: &Origin, path: &FieldPath) -> Option<Place<'_>> {
+        let source = self.sources.get(origin.source)?;
+        Some(Place { source, span: self.document(origin)?.find(&origin.within, path) })
     }
 
     fn document(&self, origin: &Origin) -> Option<&Document> {
@@ -161,50 +174,26 @@ impl Manifests {
     fn add(&mut self, file: File, default_namespace: &str) {
         let File { source, problem, is_found } = file;
         let documents = if problem.is_none() { yaml::parse(&source.text) } else { Vec::new() };
-        let index = self.sources.len();
-        let mut problems = Vec::from_iter(problem);
-        let mut read = Vec::new();
-        for (number, document) in documents.into_iter().enumerate() {
-            match document {
-                Ok(document) if document.is_empty() => {}
-                Ok(document) => {
-                    let origin = Origin { source: index, document: number, within: FieldPath::root() };
-                    match kubernetes(&document, &source.name) {
-                        Ok(value) if is_for_kustomize(&value) => {
-                            if let Some(problem) = self.kustomization(&document, &source, is_found) {
-                                problems.push(problem);
-                            }
-                        }
-                        Ok(value) => flatten(value, origin, &mut read),
-                        Err(problem) => problems.push(problem),
-                    }
-                }
-                Err(problem) => problems.push(problem),
+        let Objects { read, mut problems, for_kustomize } = Objects::of(&source.name, &source.text, documents);
+        problems.extend(problem);
+        for span in for_kustomize {
+            let message = "this is for kustomize and not for a cluster";
+            let help = "`kustomize build FOLDER | portcullis check -` checks what it makes";
+            if is_found {
+                let place = Some(Place { source: &source, span }.to_string());
+                self.notes.push(Note { place, message: format!("{message}; {help}") });
+            } else {
+                problems.push(Problem::new(span, message).help(help));
             }
         }
-        let name = source.name.clone();
-        let problems = as_template(&source.text, problems);
-        self.faults.extend(problems.into_iter().map(|problem| Fault {
-            name: name.clone(),
-            source: Some(index),
-            problem,
-        }));
+        let index = self.sources.len();
+        let fault = |problem| Fault { name: source.name.clone(), source: Some(index), problem };
+        self.faults.extend(problems.into_iter().map(fault));
         self.sources.push(source);
         self.trees.push(OnceLock::new());
-        for (value, origin) in read {
-            self.lower(&value, &origin, default_namespace);
+        for Found { value, document, within } in read {
+            self.lower(&value, &Origin { source: index, document, within }, default_namespace);
         }
-    }
-
-    fn kustomization(&mut self, document: &Document, source: &Source, is_found: bool) -> Option<Problem> {
-        let message = "this is for kustomize and not for a cluster";
-        let help = "`kustomize build FOLDER | portcullis check -` checks what it makes";
-        if is_found {
-            let place = Place { source, span: document.start() };
-            self.notes.push(Note { place: Some(place.to_string()), message: format!("{message}; {help}") });
-            return None;
-        }
-        Some(Problem::new(document.start(), message).help(help))
     }
 
     fn lower(&mut self, value: &Value, origin: &Origin, default_namespace: &str) {
@@ -213,8 +202,7 @@ impl Manifests {
         if object.is_none() && problems.is_empty() {
             return;
         }
-        let reference = object.as_ref().map_or_else(|| reference(value), Object::reference);
-        let namespace = object.as_ref().map_or_else(|| reference.namespace.as_ref(), Object::namespace).cloned();
+        let reference = object.as_ref().map_or_else(|| objects::reference(value), Object::reference);
         if let Some(earlier) = self.origins.insert(reference.clone(), origin.clone())
             && let (Some(first), Some(second)) = (self.shown(&earlier), self.shown(origin))
         {
@@ -223,113 +211,185 @@ impl Manifests {
         }
         self.unreadable.extend(problems.into_iter().map(|problem| Unreadable {
             object: reference.clone(),
-            namespace: namespace.clone(),
             problem,
+            origin: origin.clone(),
         }));
         self.objects.extend(object);
     }
 
     fn shown(&self, origin: &Origin) -> Option<String> {
-        let span = self.document(origin)?.find(&origin.within, &FieldPath::root());
-        Some(Place { source: self.sources.get(origin.source)?, span }.to_string())
+        self.place_in(origin, &FieldPath::root()).map(|place| place.to_string())
     }
 }
 
-/// The document as an API object, or why it is none.
-fn kubernetes(document: &Document, name: &str) -> Result<Value, Problem> {
-    let value = document.value();
-    let Some(fields) = value.as_object() else {
-        let what = if value.is_array() { "a list" } else { "a single value" };
-        return Err(Problem::new(document.start(), format!("this is {what}, not a Kubernetes object")));
-    };
-    let missing = |field: &str| fields.get(field).is_none_or(|value| value.is_null() || value == "");
-    let message = match (missing("apiVersion"), missing("kind")) {
-        (false, false) => {
-            for field in ["apiVersion", "kind"] {
-                if !fields.get(field).is_some_and(Value::is_string) {
-                    let span = document.find(&FieldPath::root(), &FieldPath::new(field));
-                    return Err(Problem::new(span, format!("`{field}` has to be a string")));
-                }
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(text: &str) -> Manifests {
+        Manifests::of(Source::new("a.yaml", text), "default")
+    }
+
+    fn names(manifests: &Manifests) -> Vec<String> {
+        manifests.objects.iter().map(|object| object.reference().to_string()).collect()
+    }
+
+    /// The faults of a file, each with its line.
+    fn faults(name: &str, text: &str) -> Vec<String> {
+        let manifests = Manifests::of(Source::new(name, text), "default");
+        let shown = |fault: &Fault| format!("{}: {}", manifests.place_of(fault).unwrap(), fault.problem.message);
+        manifests.faults.iter().map(shown).collect()
+    }
+
+    fn pod(name: &str) -> String {
+        format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: []}}\n")
+    }
+
+    #[test]
+    fn every_document_of_a_file_is_an_object() {
+        let manifests = of(&format!("{}---\n# nothing\n---\n{}", pod("a"), pod("b")));
+        assert_eq!(names(&manifests), ["Pod default/a", "Pod default/b"]);
+        assert_eq!(manifests.documents, 2);
+    }
+
+    #[test]
+    fn kinds_no_rule_reads_are_counted_and_left() {
+        let manifests = of("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\n");
+        assert_eq!((manifests.documents, manifests.objects(), manifests.faults.len()), (1, 0, 0));
+    }
+
+    #[test]
+    fn lists_are_their_items() {
+        let items = "items:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {}}\n- apiVersion: v1\n  kind: List\n  items:\n  - {apiVersion: v1, kind: Service, metadata: {name: b}, spec: {}}\n";
+        let manifests = of(&format!("apiVersion: v1\nkind: List\n{items}"));
+        assert_eq!(names(&manifests), ["Pod default/a", "Service default/b"]);
+        let typed = of("apiVersion: v1\nkind: PodList\nitems:\n- metadata: {name: a, namespace: shop}\n  spec: {}\n");
+        assert_eq!(names(&typed), ["Pod shop/a"]);
+        assert_eq!(of("apiVersion: v1\nkind: List\n").documents, 0);
+        assert_eq!(of("apiVersion: x/v1\nkind: AllowList\nmetadata: {name: a}\n").documents, 1);
+    }
+
+    #[test]
+    fn an_item_of_a_list_is_found_where_it_stands() {
+        let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n- apiVersion: v1\n  kind: Pod\n  metadata: {name: b, labels: {app: web}}\n";
+        let manifests = of(text);
+        let object = ObjectRef { kind: "Pod".into(), namespace: Some("default".into()), name: "b".into() };
+        let place = |path: &str| manifests.place(&object, &FieldPath::new(path)).unwrap().to_string();
+        assert_eq!(place("metadata.labels.app"), "a.yaml:7:37");
+        assert_eq!(place(""), "a.yaml:7:20");
+    }
+
+    #[test]
+    fn objects_without_a_namespace_go_to_the_default_one() {
+        let manifests = Manifests::of(Source::new("a.yaml", pod("a")), "shop");
+        assert_eq!(names(&manifests), ["Pod shop/a"]);
+    }
+
+    #[test]
+    fn of_two_with_one_name_the_later_counts_and_is_said_to() {
+        let manifests = of(&format!("{}---\n{}", pod("a"), pod("a")));
+        let notes: Vec<_> = manifests.notes.iter().map(ToString::to_string).collect();
+        assert_eq!(notes, ["a.yaml:8:18: Pod default/a is also in `a.yaml:3:18`; this one, the later, counts"]);
+        assert_eq!(manifests.cluster(), of(&pod("a")).cluster());
+        let object = manifests.objects[0].reference();
+        assert_eq!(manifests.place(&object, &FieldPath::root()).unwrap().position().line, 8);
+    }
+
+    #[test]
+    fn what_is_no_object_is_said_with_its_line() {
+        assert_eq!(
+            faults("a.yaml", "a: 1\n---\n- x\n---\nkind: Pod\n---\napiVersion: v1\nkind: 5\n---\nfive\n"),
+            [
+                "a.yaml:1:1: this is not a Kubernetes object: it has no `apiVersion` and no `kind`",
+                "a.yaml:3:3: this is a list, not a Kubernetes object",
+                "a.yaml:5:7: this is not a Kubernetes object: it has no `apiVersion`",
+                "a.yaml:8:7: `kind` has to be a string",
+                "a.yaml:10:1: this is a single value, not a Kubernetes object",
+            ]
+        );
+        let in_a_list = "apiVersion: v1\nkind: List\nitems:\n- metadata: {name: a}\n- null\n";
+        assert_eq!(
+            faults("a.yaml", in_a_list),
+            [
+                "a.yaml:4:20: this is not a Kubernetes object: it has no `apiVersion` and no `kind`",
+                "a.yaml:5:3: this is nothing, not a Kubernetes object"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_error_leaves_the_documents_around_it() {
+        let manifests = of(&format!("{}---\na: [1\n---\n{}---\na: 1\na: 2\n", pod("a"), pod("b")));
+        assert_eq!(names(&manifests), ["Pod default/a", "Pod default/b"]);
+        assert_eq!(manifests.faults.len(), 2);
+    }
+
+    #[test]
+    fn a_template_is_one_fault_with_advice() {
+        let in_a_value = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {{ .Release.Name }}\n";
+        assert_eq!(faults("a.yaml", in_a_value), ["a.yaml:4:9: this is a template and not YAML yet"]);
+        let in_control = "{{- if .Values.on }}\napiVersion: v1\nkind: Pod\n---\na: {{ x }}\n{{- end }}\n";
+        assert_eq!(faults("a.yaml", in_control), ["a.yaml:1:1: this is a template and not YAML yet"]);
+        // Braces in text are text, whatever else is wrong with the file.
+        let alert =
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata:\n  alert: |\n    {{ if }}\n---\nb: [1\n";
+        assert!(!faults("a.yaml", alert)[0].contains("template"));
+        assert!(faults("a.yaml", &alert.replace("---\nb: [1\n", "")).is_empty());
+    }
+
+    #[test]
+    fn files_for_other_tools_are_told_from_manifests() {
+        let kustomization = "resources: [a.yaml]\n";
+        assert_eq!(
+            faults("k/kustomization.yaml", kustomization),
+            ["k/kustomization.yaml:1:1: this is for kustomize and not for a cluster"]
+        );
+        let values = Manifests::of(Source::new("chart/values.yaml", "a: 1\n"), "default");
+        assert!(values.faults[0].problem.help.as_ref().unwrap().contains("helm template"));
+    }
+
+    #[test]
+    fn an_empty_cluster_has_its_first_namespaces() {
+        let cluster = of(&pod("a")).applied_to_empty();
+        let names: Vec<_> = cluster.namespaces().map(|state| state.name.as_str()).collect();
+        assert_eq!(names, ["default", "kube-node-lease", "kube-public", "kube-system"]);
+        assert!(cluster.namespaces().all(|state| state.labels.has(METADATA_NAME, &state.name)));
+        // A Namespace among the manifests is the one that counts.
+        let labelled = of("apiVersion: v1\nkind: Namespace\nmetadata: {name: default, labels: {a: b}}\n");
+        assert!(labelled.applied_to_empty().namespace_labels("default").has("a", "b"));
+        assert_eq!(of(&pod("a")).cluster().namespaces().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_lowered_is_kept_with_its_own_place() {
+        let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: a}\nspec: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/99}}]}]}\n";
+        let manifests = of(&format!("{policy}---\n{}", policy.replace("/99", "/8")));
+        let [unreadable] = manifests.unreadable.as_slice() else { panic!("{:?}", manifests.unreadable) };
+        assert_eq!(manifests.place_of_unreadable(unreadable).unwrap().to_string(), "a.yaml:4:60");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_get_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let (source, problem) = Source::decode("a.yaml", bytes);
+            let mut manifests = Manifests::default();
+            manifests.add(File { source, problem, is_found: false }, "default");
+            for fault in &manifests.faults {
+                prop_assert!(manifests.place_of(fault).is_some());
             }
-            return Ok(value);
         }
-        (true, true) => "this is not a Kubernetes object: it has no `apiVersion` and no `kind`",
-        (true, false) => "this is not a Kubernetes object: it has no `apiVersion`",
-        (false, true) => "this is not a Kubernetes object: it has no `kind`",
-    };
-    let problem = Problem::new(document.start(), message);
-    let file = Path::new(name).file_name().and_then(|file| file.to_str()).unwrap_or_default();
-    Err(if file.starts_with("values") {
-        problem.help("values of a Helm chart are not checked; `helm template CHART -f VALUES | portcullis check -` checks what they make")
-    } else if fields.contains_key("resources") && file.starts_with("kustomization") {
-        problem.help("`kustomize build FOLDER | portcullis check -` checks what it makes")
-    } else {
-        problem
-    })
-}
 
-fn is_for_kustomize(value: &Value) -> bool {
-    value
-        .get("apiVersion")
-        .and_then(Value::as_str)
-        .is_some_and(|version| version.starts_with("kustomize.config.k8s.io/"))
-}
-
-/// An object, or the items of a list, each with its place. Items as the API server lists them
-/// (`PodList`) carry neither kind nor version: they are the list's.
-fn flatten(mut value: Value, origin: Origin, out: &mut Vec<(Value, Origin)>) {
-    let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let version = value.get("apiVersion").cloned().unwrap_or_default();
-    let items = match value.get_mut("items").map(Value::take) {
-        Some(Value::Array(items)) if kind.ends_with("List") => items,
-        Some(Value::Null) | None if kind == "List" => Vec::new(),
-        Some(other) => {
-            if let Some(items) = value.get_mut("items") {
-                *items = other;
+        #[test]
+        fn any_object_gets_an_answer(
+            kind in "Pod|NetworkPolicy|List|PodList|Namespace|PeerAuthentication",
+            rest in "[a-z:{}\\[\\], \n0-9/-]{0,80}",
+        ) {
+            let manifests = of(&format!("apiVersion: v1\nkind: {kind}\nmetadata: {{name: a}}\nspec: {{{rest}}}\nitems: [{{{rest}}}]\n"));
+            for object in &manifests.objects {
+                prop_assert!(manifests.place(&object.reference(), &FieldPath::new("spec.a[0]")).is_some());
             }
-            return out.push((value, origin));
         }
-        None => return out.push((value, origin)),
-    };
-    let item_kind = kind.strip_suffix("List").unwrap_or_default();
-    for (index, mut item) in items.into_iter().enumerate() {
-        let within = origin.within.field("items").index(index);
-        if let Some(fields) = item.as_object_mut()
-            && !item_kind.is_empty()
-        {
-            fields.entry("kind").or_insert_with(|| item_kind.into());
-            fields.entry("apiVersion").or_insert_with(|| version.clone());
-        }
-        flatten(item, Origin { within, ..origin.clone() }, out);
-    }
-}
-
-/// The name of an object that has no other form.
-fn reference(value: &Value) -> ObjectRef {
-    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().into();
-    let metadata = value.get("metadata");
-    ObjectRef {
-        kind: text(value.get("kind")),
-        namespace: metadata.and_then(|it| it.get("namespace")).and_then(Value::as_str).map(Into::into),
-        name: text(metadata.and_then(|it| it.get("name"))),
-    }
-}
-
-/// In a file that is a template, one problem in place of the many that `{{` causes.
-fn as_template(text: &str, problems: Vec<Problem>) -> Vec<Problem> {
-    let has_braces = |span: &Span| {
-        let before = text.get(..span.start).unwrap_or_default();
-        let start = before.rfind('\n').map_or(0, |at| at + 1);
-        text.get(start..).and_then(|rest| rest.lines().next()).is_some_and(|line| line.contains("{{"))
-    };
-    let has_control_lines = || text.lines().any(|line| line.trim_start().starts_with("{{"));
-    let is_template =
-        problems.iter().any(|problem| has_braces(&problem.span)) || !problems.is_empty() && has_control_lines();
-    match text.find("{{") {
-        Some(at) if is_template => vec![
-            Problem::new(at..at + 2, "this is a template and not YAML yet")
-                .help("render it first: `helm template CHART | portcullis check -`"),
-        ],
-        _ => problems,
     }
 }

@@ -5,5 +5,7 @@
 
 mod files;
 mod manifests;
+mod objects;
 
+pub use files::stamp;
 pub use manifests::{Fault, Manifests, Note, Unreadable};

@@ -1,6 +1,7 @@
 //! A text with a name, and places in it.
 
 use std::fmt;
+use std::io;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -50,6 +51,16 @@ impl Problem {
     /// A problem nothing is advised for.
     pub fn new(span: Span, message: impl Into<String>) -> Self {
         Self { span, message: message.into(), help: None }
+    }
+
+    /// A file that could not be opened, the reason as a person says it.
+    pub fn not_opened(error: &io::Error) -> Self {
+        let message = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such file or folder".to_owned(),
+            io::ErrorKind::PermissionDenied => "reading it is not permitted".to_owned(),
+            _ => format!("it cannot be read: {error}"),
+        };
+        Self::new(0..0, message)
     }
 
     /// The same problem with advice.

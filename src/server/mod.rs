@@ -1,0 +1,250 @@
+//! The gate over HTTPS, and a plain listener beside it for probes and metrics.
+//!
+//! ```text
+//! TCP -> handshake -> HTTP/1.1 or HTTP/2 -> POST /validate -> a review beside the connection
+//!        (tls)        (listener)            (routes)          (admission, no I/O)
+//! ```
+//!
+//! Everything a client can make grow has a bound: connections, the time of a handshake, of a head
+//! and of a body, the size of a body, the reviews in flight. [`Limits`] lists them.
+//!
+//! Where the cluster and the rules come from is not known here: both are the latest value of a
+//! channel, and whoever holds its other end may replace it at any time.
+
+mod body;
+mod listener;
+mod reload;
+mod routes;
+mod shutdown;
+mod tls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::admission::Answer;
+use crate::cluster::Cluster;
+use crate::rules::RuleSet;
+use crate::telemetry::Telemetry;
+use listener::Listener;
+use shutdown::Phase;
+
+pub use reload::{ConfigFile, follow_config};
+pub use shutdown::{Shutdown, requested as shutdown_requested};
+
+/// What judges a review: [`crate::admission::review`] or another function in its place.
+pub type Reviewer = Arc<dyn Fn(&RuleSet, &Cluster, &[u8], Timestamp) -> Answer + Send + Sync>;
+
+/// What a server is started with.
+#[derive(Clone)]
+pub struct Options {
+    /// Where HTTPS is served; port 0 for one that is free.
+    pub webhook: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are served.
+    pub operations: SocketAddr,
+    /// The certificate's PEM file, its chain included.
+    pub certificate: PathBuf,
+    /// The PEM file of its key.
+    pub key: PathBuf,
+    /// How often the two are compared with what is served.
+    pub certificate_every: Duration,
+    /// What clients can use up.
+    pub limits: Limits,
+    /// How long stopping may take.
+    pub shutdown: Shutdown,
+    /// What judges a review.
+    pub reviewer: Reviewer,
+}
+
+impl Options {
+    /// The usual ports and limits with a certificate.
+    pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self {
+            webhook: SocketAddr::from(([0, 0, 0, 0], 8443)),
+            operations: SocketAddr::from(([0, 0, 0, 0], 8080)),
+            certificate: certificate.into(),
+            key: key.into(),
+            certificate_every: Duration::from_secs(10),
+            limits: Limits::default(),
+            shutdown: Shutdown::default(),
+            reviewer: Arc::new(crate::admission::review),
+        }
+    }
+}
+
+/// What clients can use up at most.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections on each listener; one more is closed at once.
+    pub connections: usize,
+    /// Reviews being read or judged; one more is answered `429`.
+    pub reviews: usize,
+    /// Bytes of a body.
+    pub body: usize,
+    /// The time a TLS handshake may take.
+    pub handshake: Duration,
+    /// The time from the first byte of a request's head to its last, to within a half.
+    pub head: Duration,
+    /// How long a connection may be idle. Longer than clients keep theirs (90 seconds in Go's
+    /// `net/http`): the one that closes first should be the client, which knows that no request
+    /// is on its way.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 2048,
+            reviews: 256,
+            // An API server takes objects of 3 MiB, and an UPDATE carries two.
+            body: 7 * 1024 * 1024,
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(180),
+        }
+    }
+}
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The certificate cannot be served.
+    #[error("{0}")]
+    Certificate(String),
+    /// The settings of TLS do not hold together.
+    #[error("cannot set up TLS")]
+    Tls(#[from] rustls::Error),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A server whose sockets are open and whose certificate is good, not serving yet.
+pub struct Server {
+    webhook: TcpListener,
+    operations: TcpListener,
+    addresses: Addresses,
+    served: tls::Served,
+    options: Options,
+}
+
+/// Where a server is reached, whatever port was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// HTTPS.
+    pub webhook: SocketAddr,
+    /// Plain HTTP.
+    pub operations: SocketAddr,
+}
+
+/// A runtime fit for [`Server::run`]: with two workers at least, for while one is held up by a
+/// long review another must answer for it at its deadline.
+pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(cores.max(2)).enable_all().build()
+}
+
+/// Serves until `shutdown` completes and every request that had begun is answered.
+pub async fn run(
+    options: Options,
+    cluster: watch::Receiver<Arc<Cluster>>,
+    rules: watch::Receiver<Arc<RuleSet>>,
+    telemetry: Telemetry,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), Error> {
+    Server::bind(options).await?.run(cluster, rules, telemetry, shutdown).await
+}
+
+impl Server {
+    /// Opens the sockets and reads the certificate.
+    pub async fn bind(options: Options) -> Result<Self, Error> {
+        let files = reload::Files::read([options.certificate.clone(), options.key.clone()])
+            .await
+            .map_err(Error::Certificate)?;
+        let served = tls::Served::new(files).map_err(Error::Certificate)?;
+        let (webhook, webhook_address) = listen(options.webhook).await?;
+        let (operations, operations_address) = listen(options.operations).await?;
+        let addresses = Addresses { webhook: webhook_address, operations: operations_address };
+        Ok(Self { webhook, operations, addresses, served, options })
+    }
+
+    /// Where it is reached.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until `shutdown` completes and every request that had begun is answered.
+    pub async fn run(
+        self,
+        cluster: watch::Receiver<Arc<Cluster>>,
+        rules: watch::Receiver<Arc<RuleSet>>,
+        telemetry: Telemetry,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
+        let Self { webhook, operations, addresses, served, options } = self;
+        let Options { limits, certificate_every, shutdown: Shutdown { linger, drain }, reviewer, .. } = options;
+        let metrics = telemetry.metrics.clone();
+        let gate = telemetry.readiness.gate("listener", "starting");
+
+        let tls = TlsAcceptor::from(Arc::new(served.settings()?));
+        let (webhook_phase, phases) = watch::channel(Phase::Serving);
+        let webhook = tokio::spawn(
+            Listener {
+                socket: webhook,
+                tls: Some(tls),
+                router: routes::webhook(routes::Gate::new(reviewer, cluster, rules, metrics.clone(), limits)),
+                limits,
+                metrics: Some(metrics.clone()),
+            }
+            .run(phases),
+        );
+        // Probes and metrics are answered to the very end.
+        let (operations_phase, phases) = watch::channel(Phase::Serving);
+        let operations = tokio::spawn(
+            Listener { socket: operations, tls: None, router: routes::operations(&telemetry), limits, metrics: None }
+                .run(phases),
+        );
+        let certificate = tokio::spawn(served.follow(certificate_every, metrics.clone()));
+        gate.open();
+        tracing::info!(webhook = %addresses.webhook, operations = %addresses.operations, "serving");
+
+        shutdown.await;
+        let _closed = telemetry.readiness.gate("listener", "shutting down");
+        tokio::time::sleep(linger).await;
+        end(webhook, &webhook_phase, drain).await;
+        certificate.abort();
+        operations_phase.send_replace(Phase::Cut);
+        tracing::info!(unanswered = metrics.reviews_in_flight(), "stopped");
+        drop(operations);
+        Ok(())
+    }
+}
+
+/// Ends a listener: in good order within `drain`, and by force after it.
+async fn end(mut listener: tokio::task::JoinHandle<()>, phase: &watch::Sender<Phase>, drain: Duration) {
+    phase.send_replace(Phase::Closing);
+    if timeout(drain, &mut listener).await.is_err() {
+        tracing::warn!("connections were still open at the end of the drain and are cut");
+        phase.send_replace(Phase::Cut);
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { address, source };
+    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
+}

@@ -1,0 +1,308 @@
+//! What is served: `/validate` for the API server; `/livez`, `/readyz` and `/metrics` for whoever
+//! runs it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawQuery, Request, State};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use hyper::body::Body as _;
+use jiff::Timestamp;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::body::{Received, receive};
+use super::{Limits, Reviewer};
+use crate::admission::{self, Answer, Record};
+use crate::cluster::Cluster;
+use crate::rules::{Action, RuleSet};
+use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Rejection, Verdict};
+use crate::telemetry::{Metrics, Readiness, Telemetry};
+
+/// What an API server gives a webhook that does not say (`timeoutSeconds` in
+/// `admissionregistration.k8s.io/v1`).
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A body from this size on is judged on a thread of its own, and few of them at a time: even to
+/// parse it would hold up those that wait behind it, and several at once would fill the memory.
+const LARGE: u64 = 64 * 1024;
+
+/// How many bodies of [`LARGE`] size there may be at a time.
+const LARGE_AT_ONCE: usize = 16;
+
+/// What judges reviews, and what it judges by.
+pub(super) struct Gate {
+    reviewer: Reviewer,
+    cluster: watch::Receiver<Arc<Cluster>>,
+    rules: watch::Receiver<Arc<RuleSet>>,
+    metrics: Metrics,
+    limits: Limits,
+    places: Arc<Semaphore>,
+    large_places: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub(super) fn new(
+        reviewer: Reviewer,
+        cluster: watch::Receiver<Arc<Cluster>>,
+        rules: watch::Receiver<Arc<RuleSet>>,
+        metrics: Metrics,
+        limits: Limits,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(limits.reviews));
+        Self {
+            reviewer,
+            cluster,
+            rules,
+            metrics,
+            limits,
+            places,
+            large_places: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+        }
+    }
+}
+
+/// The routes of the HTTPS listener.
+pub(super) fn webhook(gate: Gate) -> Router {
+    Router::new().route("/validate", post(validate)).with_state(Arc::new(gate))
+}
+
+/// The routes of the plain listener.
+pub(super) fn operations(telemetry: &Telemetry) -> Router {
+    Router::new()
+        // The process answers, so it lives; whether it is of use is for `/readyz` to say.
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz).with_state(telemetry.readiness.clone()))
+        .route("/metrics", get(metrics).with_state(telemetry.metrics.clone()))
+}
+
+async fn readyz(State(readiness): State<Readiness>, RawQuery(query): RawQuery) -> (StatusCode, String) {
+    let is_ready = readiness.is_ready();
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let is_verbose = query.is_some_and(|query| parameter(&query, "verbose").is_some_and(|value| value != "false"));
+    let text = match (is_verbose, is_ready) {
+        (true, _) => readiness.describe(),
+        (false, true) => "ok\n".to_owned(),
+        (false, false) => "not ready: see /readyz?verbose\n".to_owned(),
+    };
+    (status, text)
+}
+
+async fn metrics(State(metrics): State<Metrics>) -> Response {
+    ([(CONTENT_TYPE, METRICS_TYPE)], metrics.render()).into_response()
+}
+
+/// One review, from the head of its request to its answer.
+async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
+    let deadline = Instant::now() + time_to_answer(request.uri());
+    let Ok(place) = Arc::clone(&gate.places).try_acquire_owned() else {
+        return overload(&gate.metrics);
+    };
+    let in_flight = gate.metrics.in_flight();
+    let body = request.into_body();
+    let is_large = body.size_hint().upper().is_none_or(|most| most > LARGE);
+    let large_place = match is_large.then(|| Arc::clone(&gate.large_places).try_acquire_owned()) {
+        None => None,
+        Some(Ok(place)) => Some(place),
+        Some(Err(_)) => return overload(&gate.metrics),
+    };
+    let body = match timeout_at(deadline, receive(body, gate.limits.body)).await {
+        Ok(Received::Whole(body)) => body,
+        Ok(Received::TooLarge(prefix)) => return too_large(&gate.metrics, &prefix),
+        Ok(Received::Broken(error)) => {
+            gate.metrics.rejected(Rejection::Body);
+            tracing::debug!(%error, "a request broke off");
+            return complaint(StatusCode::BAD_REQUEST, "the body broke off");
+        }
+        Err(_) => {
+            gate.metrics.rejected(Rejection::Body);
+            return complaint(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+        }
+    };
+
+    // The review is a task beside the connection's, so that the connection can answer when the
+    // deadline passes, and a review that panics takes no connection with it. A task costs a small
+    // part of a microsecond where a thread costs several. The places go with the review: one that
+    // is late takes up room for as long as it runs.
+    let received = Instant::now();
+    let rules = Arc::clone(&gate.rules.borrow());
+    let review = {
+        let (gate, body, rules) = (Arc::clone(&gate), body.clone(), Arc::clone(&rules));
+        move || {
+            let cluster = Arc::clone(&gate.cluster.borrow());
+            let answer = (gate.reviewer)(&rules, &cluster, &body, Timestamp::now());
+            drop((place, large_place, in_flight));
+            answer
+        }
+    };
+    let review = if is_large { tokio::task::spawn_blocking(review) } else { tokio::spawn(async move { review() }) };
+    let (answer, is_judged) = match timeout_at(deadline, review).await {
+        Ok(Ok(answer)) => (answer, true),
+        Ok(Err(_)) => (not_judged(&rules, &body, "portcullis failed while it judged this request"), false),
+        Err(_) => (not_judged(&rules, &body, "portcullis had no time left to judge this request"), false),
+    };
+    report(&gate.metrics, &answer, is_judged, received.elapsed());
+    respond(answer.status, answer.body)
+}
+
+/// The answer to a review that came to no verdict; the configuration decides.
+fn not_judged(rules: &RuleSet, body: &[u8], why: &str) -> Answer {
+    let action = rules.on_error.min(rules.mode.ceiling());
+    admission::unjudged(body, action, why).unwrap_or_else(|| Answer {
+        status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
+        body: serde_json::json!({ "error": why }).to_string().into_bytes(),
+        record: Record { verdict: Some(Action::Deny), ..Record::default() },
+    })
+}
+
+fn too_large(metrics: &Metrics, prefix: &[u8]) -> Response {
+    metrics.rejected(Rejection::TooLarge);
+    match admission::too_large(prefix) {
+        Some(answer) => {
+            tracing::warn!(uid = answer.record.uid, "review denied: its body is too large");
+            respond(answer.status, answer.body)
+        }
+        None => complaint(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
+    }
+}
+
+/// More reviews than there is room for: to say so at once leaves the API server its time, where a
+/// queue would use it up.
+fn overload(metrics: &Metrics) -> Response {
+    metrics.rejected(Rejection::Overload);
+    let mut response = complaint(StatusCode::TOO_MANY_REQUESTS, "too many reviews at once");
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+fn complaint(status: StatusCode, error: &str) -> Response {
+    respond(status.as_u16(), serde_json::json!({ "error": error }).to_string().into_bytes())
+}
+
+fn respond(status: u16, body: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::from(Bytes::from(body)));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Counts a review and writes it down: with findings at INFO, for they are what the gate is run
+/// for; without at DEBUG.
+fn report(metrics: &Metrics, answer: &Answer, is_judged: bool, took: Duration) {
+    let Answer { status, body: _, record } = answer;
+    let Record { uid, kind, namespace, name, operation, allowed, dry_run, judged, verdict, findings } = record;
+    let counted = match verdict {
+        _ if !is_judged => Verdict::Unjudged,
+        _ if *status != 200 => Verdict::Unreadable,
+        _ if *dry_run => Verdict::DryRun,
+        _ if !allowed => Verdict::Denied,
+        Some(Action::Warn) => Verdict::Warned,
+        Some(Action::Deny | Action::Audit | Action::Off) | None => Verdict::Allowed,
+    };
+    metrics.review(kind, operation, counted, took);
+    if !dry_run {
+        for (rule, action) in findings {
+            metrics.finding(rule, action.as_str());
+        }
+    }
+    let has_findings = !findings.is_empty() || !allowed;
+    if !(has_findings && tracing::enabled!(tracing::Level::INFO) || tracing::enabled!(tracing::Level::DEBUG)) {
+        return;
+    }
+    let span = tracing::info_span!(
+        "review",
+        uid,
+        kind,
+        namespace,
+        name,
+        operation,
+        allowed,
+        dry_run,
+        judged,
+        duration_seconds = took.as_secs_f64(),
+    );
+    span.in_scope(|| {
+        let rules = || findings.iter().map(|(rule, action)| format!("{rule}={action}")).collect::<Vec<_>>().join(" ");
+        match counted {
+            Verdict::Unjudged => tracing::error!("review not judged"),
+            Verdict::Unreadable => tracing::warn!(status, "review not readable"),
+            Verdict::Denied => tracing::info!(findings = rules(), "review denied"),
+            Verdict::Allowed | Verdict::Warned | Verdict::DryRun if has_findings => {
+                tracing::info!(findings = rules(), "review with findings");
+            }
+            Verdict::Allowed | Verdict::Warned | Verdict::DryRun => tracing::debug!("review allowed"),
+        }
+    });
+}
+
+/// How long there is to answer: four fifths of what the API server says it waits (`?timeout=10s`),
+/// so that an answer that is late for judging is still in time for the API server.
+fn time_to_answer(uri: &Uri) -> Duration {
+    let given = uri.query().and_then(|query| parameter(query, "timeout")).and_then(go_duration);
+    given.filter(|given| !given.is_zero()).unwrap_or(DEFAULT_TIMEOUT).min(Duration::from_secs(30)).mul_f64(0.8)
+}
+
+/// The value of a parameter of a query; empty for one that is only named.
+fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}
+
+/// A duration as Go writes it (`time.Duration.String`): `5s`, `1m30s`, `1.5s`, `250ms`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let (mut rest, mut sum) = (text, Duration::ZERO);
+    while !rest.is_empty() {
+        let (number, unit) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?);
+        let unit_end = unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len());
+        let (unit, after) = unit.split_at(unit_end);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        sum = sum.checked_add(part)?;
+        rest = after;
+    }
+    Some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_fifths_of_the_time_given_are_used() {
+        let time = |uri: &str| time_to_answer(&uri.parse().unwrap());
+        assert_eq!(time("/validate?timeout=5s"), Duration::from_secs(4));
+        assert_eq!(time("/validate?a=b&timeout=500ms"), Duration::from_millis(400));
+        assert_eq!(time("/validate"), Duration::from_secs(8));
+        assert_eq!(time("/validate?timeout=soon"), Duration::from_secs(8));
+        assert_eq!(time("/validate?timeout=0s"), Duration::from_secs(8));
+        assert_eq!(time("/validate?timeout=99h"), Duration::from_secs(24));
+    }
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, milliseconds) in
+            [("5s", 5_000), ("1m30s", 90_000), ("1.5s", 1_500), ("250ms", 250), ("1h0m0s", 3_600_000)]
+        {
+            assert_eq!(go_duration(text), Some(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["5", "s", "-5s", "5 s", "5parsecs", "1..5s", "99999999999999999999h"] {
+            assert_eq!(go_duration(text), None, "{text}");
+        }
+    }
+}

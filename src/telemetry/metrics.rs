@@ -1,0 +1,555 @@
+//! Metrics: what is counted and measured, in a registry of the process's own.
+//!
+//! [`CATALOGUE`] lists every one with its type, labels and meaning; documentation is made from it.
+//! Labels come from closed sets, never from what a user can name: a cluster of ten thousand
+//! namespaces has as many series as one of ten.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder as _, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
+};
+
+/// The type of what [`Metrics::render`] writes.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// One metric, for the registry and for documentation alike.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// `portcullis_<noun>_<unit|total>`.
+    pub name: &'static str,
+    /// What it does over time.
+    pub kind: Kind,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it means, in one line.
+    pub help: &'static str,
+}
+
+/// What a metric does over time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by size.
+    Histogram,
+}
+
+impl Kind {
+    /// `counter`, `gauge`, `histogram`, as the exposition format spells it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Every metric there is, in the order documentation lists them.
+pub static CATALOGUE: &[&Metric] = &[
+    &REVIEWS,
+    &REVIEW_DURATION,
+    &FINDINGS,
+    &INFLIGHT,
+    &REJECTED,
+    &CONNECTIONS,
+    &OBJECTS,
+    &CERTIFICATE_NOT_AFTER,
+    &CERTIFICATE_RELOADS,
+    &CERTIFICATE_LAST_RELOAD_SUCCESS,
+    &CONFIG_RELOADS,
+    &CONFIG_LAST_RELOAD_SUCCESS,
+    &BUILD_INFO,
+];
+
+const REVIEWS: Metric = Metric {
+    name: "portcullis_reviews_total",
+    kind: Kind::Counter,
+    labels: &["kind", "operation", "verdict"],
+    help: "Admission reviews answered. A dry run counts as `dry_run` whatever its verdict, and kinds no rule reads as `other`.",
+};
+
+const REVIEW_DURATION: Metric = Metric {
+    name: "portcullis_review_duration_seconds",
+    kind: Kind::Histogram,
+    labels: &["operation"],
+    help: "Time from a review's last byte to its answer.",
+};
+
+const FINDINGS: Metric = Metric {
+    name: "portcullis_findings_total",
+    kind: Kind::Counter,
+    labels: &["rule", "action"],
+    help: "Findings in reviews by rule and what became of them; dry runs are left out.",
+};
+
+const INFLIGHT: Metric = Metric {
+    name: "portcullis_inflight_reviews",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Reviews being read or judged now.",
+};
+
+const REJECTED: Metric = Metric {
+    name: "portcullis_rejected_total",
+    kind: Kind::Counter,
+    labels: &["reason"],
+    help: "Connections and requests turned away before they were judged.",
+};
+
+const CONNECTIONS: Metric = Metric {
+    name: "portcullis_connections",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Open HTTPS connections, those still in the handshake among them.",
+};
+
+const OBJECTS: Metric = Metric {
+    name: "portcullis_objects",
+    kind: Kind::Gauge,
+    labels: &["kind"],
+    help: "Objects of the cluster that reviews are judged against.",
+};
+
+const CERTIFICATE_NOT_AFTER: Metric = Metric {
+    name: "portcullis_certificate_not_after_seconds",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "When the served certificate expires, in seconds since 1970.",
+};
+
+const CERTIFICATE_RELOADS: Metric = Metric {
+    name: "portcullis_certificate_reloads_total",
+    kind: Kind::Counter,
+    labels: &["result"],
+    help: "Times the certificate's files were found changed, by whether the new pair was taken.",
+};
+
+const CERTIFICATE_LAST_RELOAD_SUCCESS: Metric = Metric {
+    name: "portcullis_certificate_last_reload_success",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "1 while the certificate's files are what is served, 0 while they were refused or cannot be read.",
+};
+
+const CONFIG_RELOADS: Metric = Metric {
+    name: "portcullis_config_reloads_total",
+    kind: Kind::Counter,
+    labels: &["result"],
+    help: "Times the configuration file was found changed, by whether it was taken.",
+};
+
+const CONFIG_LAST_RELOAD_SUCCESS: Metric = Metric {
+    name: "portcullis_config_last_reload_success",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "1 while the configuration file is what is in force, 0 while it was refused or cannot be read.",
+};
+
+const BUILD_INFO: Metric = Metric {
+    name: "portcullis_build_info",
+    kind: Kind::Gauge,
+    labels: &["version", "commit"],
+    help: "Always 1; the labels say what is running.",
+};
+
+/// Bounds of [`REVIEW_DURATION`]: most reviews take microseconds, a change that concerns the whole
+/// cluster a tenth of a second, and no API server waits longer than 30 seconds.
+const DURATION_BOUNDS: [f64; 14] =
+    [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+/// Kinds with a series of their own; the rest is `other`.
+const KINDS: [&str; 13] = [
+    "NetworkPolicy",
+    "PeerAuthentication",
+    "Namespace",
+    "Pod",
+    "Deployment",
+    "StatefulSet",
+    "DaemonSet",
+    "ReplicaSet",
+    "ReplicationController",
+    "Job",
+    "CronJob",
+    "Service",
+    "other",
+];
+
+/// Operations of an AdmissionReview; what could not be read is `unknown`.
+const OPERATIONS: [&str; 5] = ["CREATE", "UPDATE", "DELETE", "CONNECT", "unknown"];
+
+/// What was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Allowed, nothing said.
+    Allowed,
+    /// Allowed with a warning.
+    Warned,
+    /// Refused.
+    Denied,
+    /// A dry run, whatever was answered.
+    DryRun,
+    /// Not judged in time or at all; the configuration decided.
+    Unjudged,
+    /// No AdmissionReview.
+    Unreadable,
+}
+
+impl Verdict {
+    const ALL: [Self; 6] = [Self::Allowed, Self::Warned, Self::Denied, Self::DryRun, Self::Unjudged, Self::Unreadable];
+
+    /// Its label and its word in the log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Warned => "warned",
+            Self::Denied => "denied",
+            Self::DryRun => "dry_run",
+            Self::Unjudged => "unjudged",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// Why a connection or a request was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Too many connections are open.
+    Connections,
+    /// The TLS handshake failed or took too long.
+    Handshake,
+    /// A request's head took too long, or nothing came for too long.
+    Idle,
+    /// Too many reviews are in flight.
+    Overload,
+    /// The body is larger than any an API server sends.
+    TooLarge,
+    /// The body did not come in time, or broke off.
+    Body,
+}
+
+impl Rejection {
+    const ALL: [Self; 6] = [Self::Connections, Self::Handshake, Self::Idle, Self::Overload, Self::TooLarge, Self::Body];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Handshake => "handshake",
+            Self::Idle => "idle",
+            Self::Overload => "overload",
+            Self::TooLarge => "too_large",
+            Self::Body => "body",
+        }
+    }
+}
+
+/// The metrics of one process. A clone is a reference count.
+#[derive(Clone)]
+pub struct Metrics {
+    series: Arc<Series>,
+}
+
+struct Series {
+    registry: Registry,
+    reviews: IntCounterVec,
+    /// The series of [`Self::reviews`] met so far, so that a review does not look its labels up.
+    reviews_met: Vec<OnceLock<IntCounter>>,
+    durations: [Histogram; OPERATIONS.len()],
+    findings: IntCounterVec,
+    inflight: IntGauge,
+    rejected: [IntCounter; Rejection::ALL.len()],
+    connections: IntGauge,
+    objects: IntGaugeVec,
+    certificate_not_after: Gauge,
+    certificate: Reloads,
+    config: Reloads,
+}
+
+/// A file that is read again when it changes.
+struct Reloads {
+    taken: IntCounter,
+    refused: IntCounter,
+    last: IntGauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let registry = Registry::new();
+        let reviews = counters(&registry, &REVIEWS);
+        let durations = registered(
+            &registry,
+            HistogramVec::new(
+                HistogramOpts::new(REVIEW_DURATION.name, REVIEW_DURATION.help).buckets(DURATION_BOUNDS.to_vec()),
+                REVIEW_DURATION.labels,
+            ),
+        );
+        let rejected = counters(&registry, &REJECTED);
+        let build = gauges(&registry, &BUILD_INFO);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("PORTCULLIS_COMMIT")]).set(1);
+        Self {
+            series: Arc::new(Series {
+                reviews,
+                reviews_met: std::iter::repeat_with(OnceLock::new)
+                    .take(KINDS.len() * OPERATIONS.len() * Verdict::ALL.len())
+                    .collect(),
+                durations: OPERATIONS.map(|operation| durations.with_label_values(&[operation])),
+                findings: counters(&registry, &FINDINGS),
+                inflight: gauge(&registry, &INFLIGHT),
+                rejected: Rejection::ALL.map(|reason| rejected.with_label_values(&[reason.as_str()])),
+                connections: gauge(&registry, &CONNECTIONS),
+                objects: gauges(&registry, &OBJECTS),
+                certificate_not_after: registered(
+                    &registry,
+                    Gauge::new(CERTIFICATE_NOT_AFTER.name, CERTIFICATE_NOT_AFTER.help),
+                ),
+                certificate: Reloads::new(&registry, &CERTIFICATE_RELOADS, &CERTIFICATE_LAST_RELOAD_SUCCESS),
+                config: Reloads::new(&registry, &CONFIG_RELOADS, &CONFIG_LAST_RELOAD_SUCCESS),
+                registry,
+            }),
+        }
+    }
+}
+
+impl Metrics {
+    /// A review was answered.
+    pub fn review(&self, kind: &str, operation: &str, verdict: Verdict, took: Duration) {
+        let kind_at = place(&KINDS, kind);
+        let operation_at = place(&OPERATIONS, operation);
+        if let Some(duration) = self.series.durations.get(operation_at) {
+            duration.observe(took.as_secs_f64());
+        }
+        let at = (kind_at * OPERATIONS.len() + operation_at) * Verdict::ALL.len() + verdict as usize;
+        if let Some(met) = self.series.reviews_met.get(at) {
+            let label = |names: &[&'static str], at: usize| names.get(at).copied().unwrap_or_default();
+            met.get_or_init(|| {
+                let labels = [label(&KINDS, kind_at), label(&OPERATIONS, operation_at), verdict.as_str()];
+                self.series.reviews.with_label_values(&labels)
+            })
+            .inc();
+        }
+    }
+
+    /// A rule found something. `rule` and `action` are from the catalogue of rules.
+    pub fn finding(&self, rule: &'static str, action: &'static str) {
+        self.series.findings.with_label_values(&[rule, action]).inc();
+    }
+
+    /// A connection or a request was turned away.
+    pub fn rejected(&self, reason: Rejection) {
+        if let Some(counter) = self.series.rejected.get(reason as usize) {
+            counter.inc();
+        }
+    }
+
+    /// Counts a review as in flight until the guard is dropped.
+    pub fn in_flight(&self) -> Present {
+        Present::new(&self.series.inflight)
+    }
+
+    /// How many reviews are in flight.
+    pub fn reviews_in_flight(&self) -> i64 {
+        self.series.inflight.get()
+    }
+
+    /// Counts a connection as open until the guard is dropped.
+    pub fn connected(&self) -> Present {
+        Present::new(&self.series.connections)
+    }
+
+    /// How many objects of a kind the cluster has. For whoever loads it; `kind` is one of the
+    /// model's.
+    pub fn objects(&self, kind: &'static str, count: usize) {
+        self.series.objects.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// The certificate's files changed, and the new pair was taken or not.
+    pub fn certificate_reloaded(&self, taken: bool) {
+        self.series.certificate.count(taken);
+    }
+
+    /// The certificate's files are what is served, or not.
+    pub fn certificate_current(&self, current: bool) {
+        self.series.certificate.last.set(i64::from(current));
+    }
+
+    /// When the served certificate expires, in seconds since 1970.
+    pub fn certificate_not_after(&self, not_after: Duration) {
+        self.series.certificate_not_after.set(not_after.as_secs_f64());
+    }
+
+    /// The configuration file changed, and was taken or not.
+    pub fn config_reloaded(&self, taken: bool) {
+        self.series.config.count(taken);
+    }
+
+    /// The configuration file is what is in force, or not.
+    pub fn config_current(&self, current: bool) {
+        self.series.config.last.set(i64::from(current));
+    }
+
+    /// Everything in the text format, of type [`CONTENT_TYPE`].
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new()
+            .encode(&self.series.registry.gather(), &mut text)
+            .expect("names and help are constants that encode, and writing to a Vec cannot fail");
+        text
+    }
+}
+
+/// Counts something while it is there.
+pub struct Present(IntGauge);
+
+impl Present {
+    fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Reloads {
+    fn new(registry: &Registry, reloads: &Metric, last: &Metric) -> Self {
+        let reloads = counters(registry, reloads);
+        Self {
+            taken: reloads.with_label_values(&["taken"]),
+            refused: reloads.with_label_values(&["refused"]),
+            last: gauge(registry, last),
+        }
+    }
+
+    fn count(&self, taken: bool) {
+        if taken { &self.taken } else { &self.refused }.inc();
+    }
+}
+
+/// Where a name stands in its closed set; one that is not in it counts as the last.
+fn place<const N: usize>(names: &[&str; N], name: &str) -> usize {
+    names.iter().position(|known| *known == name).unwrap_or(N - 1)
+}
+
+fn counters(registry: &Registry, metric: &Metric) -> IntCounterVec {
+    registered(registry, IntCounterVec::new(Opts::new(metric.name, metric.help), metric.labels))
+}
+
+fn gauges(registry: &Registry, metric: &Metric) -> IntGaugeVec {
+    registered(registry, IntGaugeVec::new(Opts::new(metric.name, metric.help), metric.labels))
+}
+
+fn gauge(registry: &Registry, metric: &Metric) -> IntGauge {
+    registered(registry, IntGauge::new(metric.name, metric.help))
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
+    let collector = collector.expect("names and labels in the catalogue are valid");
+    registry.register(Box::new(collector.clone())).expect("each metric of the catalogue is registered once");
+    collector
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render()).unwrap()
+    }
+
+    /// One series of everything.
+    fn touched() -> Metrics {
+        let metrics = Metrics::default();
+        metrics.review("NetworkPolicy", "CREATE", Verdict::Denied, Duration::from_micros(30));
+        metrics.finding("dns-blackhole", "deny");
+        metrics.rejected(Rejection::Overload);
+        metrics.objects("Pod", 3);
+        metrics
+    }
+
+    #[test]
+    fn the_catalogue_lists_what_is_exposed_and_nothing_else() {
+        let gathered = touched().series.registry.gather();
+        let exposed: BTreeSet<_> = gathered
+            .iter()
+            .map(|family| {
+                let labels: Vec<String> = family.get_metric()[0]
+                    .get_label()
+                    .iter()
+                    .map(|label| label.name().to_owned())
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect();
+                let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+                (family.name().to_owned(), kind, labels, family.help().to_owned())
+            })
+            .collect();
+        let documented: BTreeSet<_> = CATALOGUE
+            .iter()
+            .map(|metric| {
+                let labels: BTreeSet<String> = metric.labels.iter().map(|label| (*label).to_owned()).collect();
+                let labels: Vec<String> = labels.into_iter().collect();
+                (metric.name.to_owned(), metric.kind.as_str().to_owned(), labels, metric.help.to_owned())
+            })
+            .collect();
+        assert_eq!(exposed, documented);
+    }
+
+    #[test]
+    fn names_say_what_is_counted_and_in_which_unit() {
+        for metric in CATALOGUE {
+            assert!(metric.name.starts_with("portcullis_"), "{}", metric.name);
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.help.ends_with('.') && !metric.help.contains('\n'), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn a_kind_nobody_listed_makes_no_series_of_its_own() {
+        let metrics = Metrics::default();
+        metrics.review("Widget", "CREATE", Verdict::Allowed, Duration::ZERO);
+        metrics.review("Gadget", "PONDER", Verdict::Allowed, Duration::ZERO);
+        let text = text(&metrics);
+        assert!(text.contains(r#"portcullis_reviews_total{kind="other",operation="CREATE",verdict="allowed"} 1"#));
+        assert!(text.contains(r#"portcullis_reviews_total{kind="other",operation="unknown",verdict="allowed"} 1"#));
+        assert!(!text.contains("Widget") && !text.contains("PONDER"));
+    }
+
+    #[test]
+    fn each_verdict_and_rejection_counts_under_its_own_name() {
+        let metrics = Metrics::default();
+        for verdict in Verdict::ALL {
+            metrics.review("Pod", "UPDATE", verdict, Duration::ZERO);
+        }
+        for reason in Rejection::ALL {
+            metrics.rejected(reason);
+        }
+        let text = text(&metrics);
+        for verdict in Verdict::ALL {
+            let line = format!(r#"kind="Pod",operation="UPDATE",verdict="{}"}} 1"#, verdict.as_str());
+            assert!(text.contains(&line), "{line}");
+        }
+        for reason in Rejection::ALL {
+            assert!(text.contains(&format!(r#"portcullis_rejected_total{{reason="{}"}} 1"#, reason.as_str())));
+        }
+    }
+
+    #[test]
+    fn a_review_is_in_flight_until_its_guard_is_dropped() {
+        let metrics = Metrics::default();
+        let guard = metrics.in_flight();
+        assert_eq!(metrics.reviews_in_flight(), 1);
+        drop(guard);
+        assert_eq!(metrics.reviews_in_flight(), 0);
+    }
+}
