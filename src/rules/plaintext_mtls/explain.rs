@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Case, case_of, doubt, posture_of, setting_of};
 use crate::mesh::{Authority, Cause, Dataplane, Idle, Membership, Mesh, Mode, Reason, Root, RootSource, Setting};
 use crate::model::{
-    Change, FieldPath, Labels, MtlsMode, Object, ObjectRef, Operation, PeerAuthentication, Str, WorkloadId,
+    Change, FieldPath, Labels, MtlsMode, Object, ObjectRef, Operation, PeerAuthentication, Service, Str, TargetPort,
+    WorkloadId,
 };
 use crate::rules::yaml::{documents, scalar};
 use crate::rules::{Aspect, Finding, Moment, Subject, Violation, words};
@@ -357,21 +358,17 @@ impl<'a> Group<'_, 'a> {
         {
             return mode_path(policy, port);
         }
-        match self.moment.change.and_then(|(change, _)| change.after()) {
-            Some(Object::Namespace(namespace)) if namespace.name == self.anchor.name => {
-                FieldPath::root().field("metadata").field("labels")
-            }
-            Some(Object::Workload(workload)) if workload.id.name == self.anchor.name => {
-                let metadata = match workload.pod_path() {
-                    root if root.is_root() => FieldPath::new("metadata"),
-                    template => template.field("metadata"),
-                };
-                match self.to().map(|to| to.by) {
-                    Some(Authority::Annotation(key)) => metadata.field("annotations").field(key),
-                    _ => metadata.field("labels"),
-                }
-            }
-            _ => FieldPath::root(),
+        let ObjectRef { kind, namespace, name } = &self.anchor;
+        let Some(namespace) = namespace else {
+            let is_relabelled = matches!(self.moment.change, Some((Change::Update(Object::Namespace(_), _), _)));
+            return FieldPath::new(if is_relabelled { "metadata.labels" } else { "" });
+        };
+        let id = WorkloadId { kind: kind.clone(), name: name.clone() };
+        let Some(workload) = self.moment.view.cluster.workload(namespace, &id) else { return FieldPath::root() };
+        let metadata = workload.pod_path().field("metadata");
+        match self.to().map(|to| to.by) {
+            Some(Authority::Annotation(key)) => metadata.field("annotations").field(key),
+            _ => metadata.field("labels"),
         }
     }
 
@@ -385,6 +382,9 @@ impl<'a> Group<'_, 'a> {
         evidence.extend(self.authority_before());
         if let Some(Setting { by: Authority::Policy(policy), .. }) = self.to() {
             evidence.push(described(policy));
+            let named = self.rows.iter().filter_map(|row| row.port);
+            let misnamed = named.filter_map(|port| Some((port, self.mesh().service_of_port(policy, port)?)));
+            evidence.extend(misnamed.take(NAMED).map(|(port, service)| service_port_in_words(port, service)));
             let is_ambient = self.membership().is_some_and(|it| it.dataplane == Dataplane::Ambient);
             if is_ambient
                 && (policy.mode == MtlsMode::Disable || policy.ports.values().any(|it| *it == MtlsMode::Disable))
@@ -427,13 +427,19 @@ impl<'a> Group<'_, 'a> {
             }
             Subject::Namespace | Subject::Policy(_) => idle.policy.selector.is_empty(),
         };
+        let by = self.to().map(|to| to.by);
+        let is_own = |policy: &PeerAuthentication| !policy.selector.is_empty();
+        let is_own_policy = matches!(by, Some(Authority::Policy(policy)) if is_own(policy));
         match &idle.cause {
+            _ if matches!(by, Some(Authority::Annotation(_))) => false,
             Cause::SelectsNothing => self.rows.iter().any(|row| row.namespace == idle.policy.namespace),
-            Cause::NotTheRoot(_) => true,
+            Cause::NotTheRoot(_) => !is_own_policy,
             Cause::SelectorInRoot => self.rows.iter().any(selects),
-            Cause::OlderWins(_) => {
+            Cause::ServicePort(..) => by == Some(Authority::Policy(idle.policy)),
+            Cause::OlderWins(winner) => {
                 let is_root = idle.policy.namespace == self.mesh().root().namespace;
-                self.rows.iter().any(|row| (is_root || row.namespace == idle.policy.namespace) && selects(row))
+                is_own(winner) == is_own_policy
+                    && self.rows.iter().any(|row| (is_root || row.namespace == idle.policy.namespace) && selects(row))
             }
         }
     }
@@ -642,6 +648,11 @@ fn ineffective(violation: &Violation, moment: &Moment<'_>) -> Option<Finding> {
             };
             (FieldPath::new("spec.selector.matchLabels"), help, String::new())
         }
+        Cause::ServicePort(port, service) => (
+            mode_path(policy, Some(*port)),
+            format!("name the port the pods of `{}` listen on", service.name),
+            String::new(),
+        ),
         Cause::NotTheRoot(root) => (
             mode_path(policy, None),
             format!("apply it in `{root}`; or, if that is not the root namespace, set `mesh.rootNamespace`"),
@@ -673,11 +684,26 @@ fn idle_in_words(idle: &Idle<'_>) -> String {
                 idle.policy.selector
             )
         }
+        Cause::ServicePort(port, service) => {
+            format!("{name} says STRICT without effect on port {port}: {}", service_port_in_words(*port, service))
+        }
         Cause::NotTheRoot(root) => format!(
             "{name} says STRICT for `{}` alone: the mesh's root namespace is `{root}`, where there is no STRICT",
             idle.policy.namespace
         ),
     }
+}
+
+fn service_port_in_words(port: u16, service: &Service) -> String {
+    let target = service.ports.iter().find(|it| it.port == port).map(|it| match &it.target {
+        TargetPort::Number(number) => format!("its pods listen on {number}"),
+        TargetPort::Name(name) => format!("its pods listen on the port they name `{name}`"),
+    });
+    format!(
+        "`portLevelMtls` counts workload ports, and {port} is a port of the Service `{}`: {}",
+        service.name,
+        target.unwrap_or_default()
+    )
 }
 
 /// Why one of two policies comes before the other.
@@ -686,7 +712,13 @@ fn older(winner: &PeerAuthentication, loser: &PeerAuthentication) -> String {
         (Some(first), Some(second)) if first == second => {
             "since both are of the same second and its name sorts first".into()
         }
-        (Some(_), Some(_)) => format!("since it is older ({} was created {})", loser.name, date(loser)),
+        (Some(_), Some(_)) if date(winner) == date(loser) => {
+            let time = |policy: &PeerAuthentication| {
+                policy.created.map(|created| created.strftime("%H:%M:%S").to_string()).unwrap_or_default()
+            };
+            format!("since it is older ({} against {} UTC)", time(winner), time(loser))
+        }
+        (Some(_), Some(_)) => format!("since it is older (`{}` was created {})", loser.name, date(loser)),
         (Some(_), None) => "since it is older".into(),
         (None, _) => "since neither is stored yet and its name sorts first".into(),
     }
@@ -722,7 +754,7 @@ fn created(policy: &PeerAuthentication) -> String {
 }
 
 fn date(policy: &PeerAuthentication) -> String {
-    policy.created.map(|created| created.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default()
+    policy.created.map(|created| created.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
 }
 
 fn mode_path(policy: &PeerAuthentication, port: Option<u16>) -> FieldPath {

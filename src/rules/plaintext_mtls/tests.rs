@@ -2,12 +2,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::Cluster;
+use crate::mesh::Mesh;
 use crate::model::{
-    DnsPolicy, Labels, MeshConfig, MtlsMode, Namespace, ObjectRef, Owner, PeerAuthentication, Revision, WorkloadId,
+    DnsPolicy, Labels, MeshConfig, MtlsMode, Namespace, ObjectRef, Owner, PeerAuthentication, Revision, Service,
+    ServicePort, TargetPort, WorkloadId,
 };
+use crate::netset::Protocol;
 use crate::rules::{ActiveRule, Environment, Mode as GateMode, RuleSet};
 
 const NOW: i64 = 1_780_000_000;
@@ -320,6 +324,31 @@ fn disable_is_worse_than_permissive_and_says_so() {
     let permissive = [meshed("shop"), policy("shop/default 3 - PERMISSIVE"), deployment("shop/cart app=cart")];
     let change = update(policy("shop/default 3 - PERMISSIVE"), policy("shop/default 3 - DISABLE"));
     assert!(denied(&gate().judge(&permissive, &change)).message.contains("from PERMISSIVE to DISABLE"));
+}
+
+#[test]
+fn a_port_of_the_service_is_not_the_port_of_the_pods() {
+    let service = Object::Service(Arc::new(Service {
+        namespace: "shop".into(),
+        name: "cart".into(),
+        labels: Labels::default(),
+        selector: Some(labels("app=cart")),
+        ports: vec![ServicePort { protocol: Protocol::Tcp, port: 80, target: TargetPort::Number(8080) }],
+        cluster_ips: Vec::new(),
+    }));
+    let cluster = |policy_text: &str| {
+        vec![meshed("shop"), deployment("shop/cart app=cart"), service.clone(), policy(policy_text)]
+    };
+    let says = "80 is a port of the Service `cart`: its pods listen on 8080";
+    let findings = gate().check(&cluster("shop/cart 9 app=cart PERMISSIVE 80:STRICT"));
+    let idle =
+        findings.iter().find(|it| it.message.contains("without effect on port 80")).expect("it protects nothing");
+    assert!(idle.message.contains(says), "{}", idle.message);
+    assert_eq!(idle.path.as_str(), "spec.portLevelMtls.80.mode");
+    let findings = gate().check(&cluster("shop/cart 9 app=cart STRICT 80:PERMISSIVE"));
+    assert!(findings.iter().flat_map(|it| &it.evidence).any(|it| it.contains(says)), "{findings:#?}");
+    let findings = gate().check(&cluster("shop/cart 9 app=cart PERMISSIVE 8080:STRICT"));
+    assert!(!told(&findings).join("\n").contains("without effect"), "{:#?}", told(&findings));
 }
 
 // What it fires on.
@@ -926,4 +955,77 @@ fn a_change_in_one_namespace_looks_at_no_other() {
     );
     assert_eq!(scope(&create(policy("istio-system/default - - STRICT"))), Scope::Cluster);
     assert_eq!(scope(&create(policy("istio-system/x - app=cart STRICT"))), Scope::Namespace("istio-system".into()));
+}
+
+// A denial, and nothing but a weakening.
+
+fn any_policy() -> impl Strategy<Value = PeerAuthentication> {
+    let mode =
+        || prop::sample::select(vec![MtlsMode::Unset, MtlsMode::Disable, MtlsMode::Permissive, MtlsMode::Strict]);
+    let namespaces = prop::sample::select(vec!["istio-system", "shop", "news"]);
+    let selectors = prop::sample::select(vec!["", "app=a", "tier=t", "app=a tier=t", "app=none"]);
+    let ports = prop::collection::btree_map(80_u16..82, mode(), 0..2);
+    (namespaces, prop::sample::select(vec!["p", "q", "r"]), 0_i64..3, selectors, mode(), ports).prop_map(
+        |(namespace, name, age, selector, mode, ports)| PeerAuthentication {
+            namespace: namespace.into(),
+            name: name.into(),
+            created: Some(at(age)),
+            selector: labels(selector),
+            mode,
+            ports,
+            is_partial: false,
+        },
+    )
+}
+
+/// What every port of everything in the mesh accepts, pods and namespaces to come included.
+fn everywhere(cluster: &Cluster) -> Vec<Mode> {
+    let mesh = Mesh::new(cluster, &Environment::default().mesh);
+    let mut modes = vec![mesh.mesh_wide().mode];
+    for namespace in ["shop", "news"] {
+        let policies = mesh.policies(namespace);
+        for pod in ["", "app=a", "app=a tier=t", "app=b"] {
+            let effective = policies.effective(&labels(pod), Dataplane::Sidecar);
+            modes.extend([80, 81, 82].into_iter().map(|port| effective.port(port).mode));
+        }
+    }
+    modes
+}
+
+proptest! {
+    #[test]
+    fn what_is_denied_is_what_makes_something_weaker(
+        standing in prop::collection::vec(any_policy(), 0..5),
+        changed in any_policy(),
+        after in prop::option::of(any_policy()),
+        exists in any::<bool>(),
+    ) {
+        let identity = |it: &PeerAuthentication| (it.namespace.clone(), it.name.clone());
+        let object = |it: PeerAuthentication| Object::PeerAuthentication(Arc::new(it));
+        let mut objects: Vec<Object> = ["shop", "news"].map(meshed).to_vec();
+        for namespace in ["shop", "news"] {
+            objects.extend(["a app=a", "t app=a tier=t", "b app=b"].map(|it| deployment(&format!("{namespace}/{it}"))));
+        }
+        objects.extend(standing.into_iter().filter(|it| identity(it) != identity(&changed)).map(object));
+        let after = after.map(|it| PeerAuthentication { namespace: changed.namespace.clone(), name: changed.name.clone(), ..it });
+        let change = match (exists, after) {
+            (false, _) => create(object(PeerAuthentication { created: None, ..changed })),
+            (true, None) => delete(object(changed)),
+            (true, Some(after)) => {
+                let created = changed.created;
+                update(object(changed), object(PeerAuthentication { created, ..after }))
+            }
+        };
+        if let Some(before) = change.before() {
+            objects.push(before.clone());
+        }
+        let before = Cluster::of(objects.clone());
+        let (was, is) = (everywhere(&before), everywhere(&before.with(&change)));
+        let weaker = was.iter().zip(&is).any(|(was, is)| is.is_weaker_than(*was));
+        for gate in [gate(), restricted()] {
+            let findings = gate.judge(&objects, &change);
+            let is_denied = findings.iter().any(|it| it.action == Action::Deny);
+            prop_assert_eq!(is_denied, weaker, "{:#?}", told(&findings));
+        }
+    }
 }
