@@ -50,14 +50,20 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
     let Spec { selector, mtls, port_level_mtls } = spec;
     let mode = mode(mtls, || FieldPath::new("spec.mtls.mode"), &mut problems);
     let selector = labels(selector.and_then(|selector| selector.match_labels).as_ref());
+    // What the API server refuses although it is plain what it would come to: nothing. It leaves no
+    // doubt about the rest, so that a policy cannot be made doubtful on purpose.
+    let mut void = Vec::new();
     if selector.iter().any(|(key, value)| key.contains('*') || value.contains('*')) {
         let message = "Istio takes no `*` here: labels are matched exactly";
-        problems.push(Problem::new(FieldPath::new("spec.selector.matchLabels"), message));
+        void.push(Problem::new(FieldPath::new("spec.selector.matchLabels"), message));
     }
     let ports_path = FieldPath::new("spec.portLevelMtls");
     if port_level_mtls.is_some() && selector.is_empty() {
         let message = "`portLevelMtls` needs a `selector`: without one, Istio does not apply it";
-        problems.push(Problem::new(ports_path.clone(), message));
+        void.push(Problem::new(ports_path.clone(), message));
+    }
+    if port_level_mtls.as_ref().is_some_and(BTreeMap::is_empty) {
+        void.push(Problem::new(ports_path.clone(), "at least one port is needed here"));
     }
     let mut ports = BTreeMap::new();
     for (port, mtls) in port_level_mtls.into_iter().flatten() {
@@ -67,7 +73,7 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
                 let mode = self::mode(mtls, || path.field("mode"), &mut problems);
                 ports.insert(number, mode);
             }
-            _ => problems.push(Problem::new(path, format!("`{port}` is no port: ports are 1 to 65535"))),
+            _ => void.push(Problem::new(path, format!("`{port}` is no port: ports are 1 to 65535"))),
         }
     }
     let policy = PeerAuthentication {
@@ -79,6 +85,7 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
         ports,
         is_partial: !problems.is_empty(),
     };
+    problems.extend(void);
     Ok(Lowered { object: Some(Object::PeerAuthentication(Arc::new(policy))), problems })
 }
 
