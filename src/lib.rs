@@ -5,6 +5,10 @@ pub mod netset;
 
 pub mod model;
 
+pub mod prose;
+
+pub mod yaml;
+
 pub mod cluster;
 
 pub mod reach;
@@ -15,8 +19,16 @@ pub mod rules;
 
 pub mod k8s;
 
+pub mod source;
+
+pub mod config;
+
+pub mod report;
+
 pub mod admission;
 
 pub mod telemetry;
 
 pub mod server;
+
+pub mod cli;

@@ -1,13 +1,35 @@
 //! Lowering: Kubernetes and Istio objects into the model.
+//!
+//! Lowering never fails. What cannot be read becomes a [`Problem`]; a policy that cannot be read
+//! at all still stands in the model, as one whose meaning is not known, so that nothing is denied
+//! or passed on the strength of its absence.
+//!
+//! Only the parts a rule reads are parsed. NetworkPolicy's spec goes through the client library's
+//! own type, since every field of it matters. Of pods and their templates a dozen fields matter,
+//! and those have small types here: an unknown field or a broken quantity elsewhere in a pod must
+//! not make its labels unreadable, and parsing the rest would cost more than judging it.
 
+mod mesh;
+mod meta;
+mod policy;
+mod read;
+mod service;
+mod workload;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{FieldPath, Object};
+use crate::model::{FieldPath, ForeignPolicy, Labels, METADATA_NAME, Namespace, Object, Str};
+
+use meta::Meta;
+use read::Source;
 
 /// An object as far as it could be read.
 #[derive(Debug, Default)]
 pub struct Lowered {
-    /// The object; nothing where the kind is one no rule reads.
+    /// The object; nothing where the kind is one no rule reads, or nothing of it could be read.
     pub object: Option<Object>,
     /// What could not be read, or what the API server would refuse.
     pub problems: Vec<Problem>,
@@ -22,13 +44,180 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Lowers one object given as JSON text. `default_namespace` is where a namespaced object without
-/// `metadata.namespace` is put.
-pub fn lower_json(_json: &str, _default_namespace: &str) -> Lowered {
-    Lowered::default()
+impl Problem {
+    fn new(path: FieldPath, message: impl Into<String>) -> Self {
+        Self { path, message: message.into() }
+    }
 }
 
-/// Lowers one object given as a parsed value.
-pub fn lower_value(_object: &Value, _default_namespace: &str) -> Lowered {
-    Lowered::default()
+/// The kinds rules read. A kind and its group decide; versions of a kind that is read are alike in
+/// the fields that are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `v1`.
+    Namespace,
+    /// `v1`.
+    Service,
+    /// `v1`; of interest only where it is the mesh's.
+    ConfigMap,
+    /// `v1`, or a kind of `apps` or `batch` with a pod template.
+    Workload,
+    /// `networking.k8s.io`.
+    NetworkPolicy,
+    /// `security.istio.io`.
+    PeerAuthentication,
+    /// `admissionregistration.k8s.io`; of interest only where it injects the mesh's sidecars.
+    MutatingWebhookConfiguration,
+    /// A policy of a system not modelled here.
+    ForeignPolicy,
+}
+
+impl Kind {
+    /// The kind by its group and name; nothing for one no rule reads.
+    pub fn of(group: &str, kind: &str) -> Option<Self> {
+        Some(match (group, kind) {
+            ("", "Namespace") => Self::Namespace,
+            ("", "Service") => Self::Service,
+            ("", "ConfigMap") => Self::ConfigMap,
+            ("", "Pod" | "ReplicationController")
+            | ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet")
+            | ("batch", "Job" | "CronJob") => Self::Workload,
+            ("networking.k8s.io", "NetworkPolicy") => Self::NetworkPolicy,
+            ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
+            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => Self::MutatingWebhookConfiguration,
+            ("cilium.io", "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy")
+            | ("projectcalico.org" | "crd.projectcalico.org", "NetworkPolicy" | "GlobalNetworkPolicy")
+            | (
+                "policy.networking.k8s.io",
+                "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy",
+            )
+            | ("crd.antrea.io", "NetworkPolicy" | "ClusterNetworkPolicy")
+            | ("networking.k8s.aws", "ApplicationNetworkPolicy" | "ClusterNetworkPolicy")
+            | ("k8s.ovn.org", "EgressFirewall") => Self::ForeignPolicy,
+            _ => return None,
+        })
+    }
+}
+
+/// A kind as an object names it.
+#[derive(Clone, Copy, Debug)]
+pub struct TypeName<'a> {
+    /// `networking.k8s.io`; empty for the core group.
+    pub group: &'a str,
+    /// `NetworkPolicy`.
+    pub kind: &'a str,
+}
+
+impl<'a> TypeName<'a> {
+    /// From `apiVersion` and `kind`.
+    pub fn new(api_version: &'a str, kind: &'a str) -> Self {
+        Self { group: api_version.split_once('/').map_or("", |(group, _)| group), kind }
+    }
+}
+
+/// Lowers one object given as JSON text, of a kind known from elsewhere. `namespace` is where a
+/// namespaced object that names none is put.
+pub fn lower_json(name: TypeName<'_>, json: &str, namespace: &str) -> Lowered {
+    lower(name, json, namespace)
+}
+
+/// Lowers one object given as a parsed value; it names its kind itself.
+pub fn lower_value(object: &Value, namespace: &str) -> Lowered {
+    let text = |field: &str| object.get(field).and_then(Value::as_str).unwrap_or_default();
+    lower(TypeName::new(text("apiVersion"), text("kind")), object, namespace)
+}
+
+fn lower<'a>(name: TypeName<'a>, source: impl Source<'a>, namespace: &str) -> Lowered {
+    let Some(kind) = Kind::of(name.group, name.kind) else { return Lowered::default() };
+    let read = match kind {
+        Kind::Namespace => lower_namespace(source),
+        Kind::Service => service::lower(source, namespace),
+        Kind::ConfigMap => mesh::lower_config(source, namespace),
+        Kind::Workload => workload::lower(name.kind, source, namespace),
+        Kind::NetworkPolicy => policy::lower(source, namespace),
+        Kind::PeerAuthentication => mesh::lower_peer_authentication(source, namespace),
+        Kind::MutatingWebhookConfiguration => mesh::lower_revision(source),
+        Kind::ForeignPolicy => lower_foreign(name, source, namespace),
+    };
+    read.unwrap_or_else(|problem| unreadable(kind, name, source, namespace, problem))
+}
+
+/// What is left of an object whose shape is not that of its kind.
+fn unreadable<'a>(
+    kind: Kind,
+    name: TypeName<'a>,
+    source: impl Source<'a>,
+    namespace: &str,
+    problem: Problem,
+) -> Lowered {
+    let object = match kind {
+        // A policy that might isolate pods or admit anything: the same standing as one of a
+        // system that is not modelled.
+        Kind::NetworkPolicy => lower_foreign(name, source, namespace).ok().and_then(|lowered| lowered.object),
+        Kind::PeerAuthentication => mesh::unreadable_peer_authentication(source, namespace),
+        Kind::Namespace
+        | Kind::Service
+        | Kind::ConfigMap
+        | Kind::Workload
+        | Kind::MutatingWebhookConfiguration
+        | Kind::ForeignPolicy => None,
+    };
+    Lowered { object, problems: vec![problem] }
+}
+
+type Read = Result<Lowered, Problem>;
+
+fn lower_namespace<'a>(source: impl Source<'a>) -> Read {
+    #[derive(Deserialize)]
+    struct Written {
+        metadata: Meta,
+        status: Option<Status>,
+    }
+    #[derive(Deserialize)]
+    struct Status {
+        phase: Option<Str>,
+    }
+    let Written { metadata, status } = source.read()?;
+    let is_terminating =
+        metadata.is_terminating() || status.and_then(|status| status.phase).is_some_and(|phase| phase == "Terminating");
+    let name = metadata.name();
+    // Set by the API server on every namespace; a manifest need not say it.
+    let labels = metadata.labels().with(METADATA_NAME, &name);
+    Ok(done(Object::Namespace(Arc::new(Namespace { name, labels, created: metadata.created(), is_terminating }))))
+}
+
+fn lower_foreign<'a>(name: TypeName<'_>, source: impl Source<'a>, namespace: &str) -> Read {
+    #[derive(Deserialize)]
+    struct Written {
+        metadata: meta::Identity,
+    }
+    let is_cluster_scoped = matches!(
+        name.kind,
+        "CiliumClusterwideNetworkPolicy"
+            | "GlobalNetworkPolicy"
+            | "AdminNetworkPolicy"
+            | "BaselineAdminNetworkPolicy"
+            | "ClusterNetworkPolicy"
+    );
+    let Written { metadata } = source.read()?;
+    Ok(done(Object::ForeignPolicy(Arc::new(ForeignPolicy {
+        kind: match name.group {
+            "networking.k8s.io" => name.kind.into(),
+            group => format!("{}.{group}", name.kind).into(),
+        },
+        namespace: (!is_cluster_scoped).then(|| metadata.namespace(namespace)),
+        name: metadata.name(),
+    }))))
+}
+
+fn done(object: Object) -> Lowered {
+    Lowered { object: Some(object), problems: Vec::new() }
+}
+
+/// Labels as written; a null stands for none.
+type Written = std::collections::BTreeMap<Str, Option<Str>>;
+
+fn labels(written: Option<&Written>) -> Labels {
+    let Some(written) = written else { return Labels::default() };
+    written.iter().map(|(key, value)| (key.clone(), value.clone().unwrap_or_default())).collect()
 }

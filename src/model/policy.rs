@@ -149,7 +149,7 @@ pub enum PeerSpec {
 pub struct IpBlock {
     /// The network, host bits masked.
     pub cidr: IpNet,
-    /// Carved out of this peer only: another peer may admit them again.
+    /// Carved out of this peer only: another peer may admit them again. Host bits masked.
     pub except: Vec<IpNet>,
     /// What is left.
     pub addresses: IpSet,
@@ -159,6 +159,7 @@ impl IpBlock {
     /// A block and what it leaves.
     pub fn new(cidr: IpNet, except: Vec<IpNet>) -> Self {
         let cidr = cidr.trunc();
+        let except: Vec<IpNet> = except.iter().map(IpNet::trunc).collect();
         let addresses = IpSet::from(cidr).subtract(&except.iter().copied().collect());
         Self { cidr, except, addresses }
     }

@@ -41,9 +41,16 @@ impl Selector {
         Self::default()
     }
 
-    /// A selector of these requirements, in canonical order.
+    /// A selector of these requirements, in canonical order: neither theirs nor their values'
+    /// matters.
     pub fn new(requirements: impl IntoIterator<Item = Requirement>) -> Self {
         let mut requirements: Vec<_> = requirements.into_iter().collect();
+        for Requirement { key: _, operator } in &mut requirements {
+            if let Operator::In(values) | Operator::NotIn(values) = operator {
+                values.sort();
+                values.dedup();
+            }
+        }
         requirements.sort();
         requirements.dedup();
         Self { requirements }
@@ -62,6 +69,12 @@ impl Selector {
     /// Whether it matches a set of labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.requirements.iter().all(|requirement| requirement.matches(labels))
+    }
+
+    /// Whether it matches a set of labels or might, were its unknown operators known.
+    pub fn may_match(&self, labels: &Labels) -> bool {
+        let may = |it: &Requirement| matches!(it.operator, Operator::Unknown(_)) || it.matches(labels);
+        self.requirements.iter().all(may)
     }
 
     /// The value the selector pins a key to, when it allows exactly one.

@@ -27,6 +27,7 @@ pub type Owner = WorkloadId;
 
 /// A pod or a pod template, reduced to what decides its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "four independent facts of a pod, each named for what it says")]
 pub struct Workload {
     /// What it is and its name.
     pub id: WorkloadId,
@@ -57,6 +58,26 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// A workload of which nothing is known but its labels: it uses cluster DNS, declares no port,
+    /// has no address and is outside every mesh.
+    pub fn bare(kind: &str, namespace: &str, name: &str, labels: Labels) -> Self {
+        Self {
+            id: WorkloadId { kind: kind.into(), name: name.into() },
+            namespace: namespace.into(),
+            labels,
+            annotations: Labels::default(),
+            owner: None,
+            ports: Vec::new(),
+            host_network: false,
+            dns_policy: DnsPolicy::ClusterFirst,
+            nameservers: Vec::new(),
+            ips: Vec::new(),
+            is_finished: false,
+            has_proxy: false,
+            is_partial: false,
+        }
+    }
+
     /// Whether this is one pod and not the template of many.
     pub fn is_pod(&self) -> bool {
         self.id.kind == "Pod"

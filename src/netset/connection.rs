@@ -116,6 +116,17 @@ impl ConnectionSet {
         self.combine(other, PortSet::union)
     }
 
+    /// Members of any of the sets: one sort, where a chain of unions would copy what it has each time.
+    pub fn union_of<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut ranges = [const { Vec::new() }; 3];
+        for set in sets {
+            for (all, ports) in ranges.iter_mut().zip(&set.ports) {
+                all.extend_from_slice(ports.ranges());
+            }
+        }
+        Self { ports: ranges.map(PortSet::from_ranges) }
+    }
+
     /// Members of both sets.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
@@ -129,9 +140,8 @@ impl ConnectionSet {
     }
 
     fn combine(&self, other: &Self, by: impl Fn(&PortSet, &PortSet) -> PortSet) -> Self {
-        let [a, b, c] = &self.ports;
-        let [x, y, z] = &other.ports;
-        Self { ports: [by(a, x), by(b, y), by(c, z)] }
+        let each = |protocol| by(self.ports(protocol), other.ports(protocol));
+        Self { ports: Protocol::ALL.map(each) }
     }
 }
 
@@ -144,8 +154,8 @@ impl fmt::Display for ConnectionSet {
         if self.is_empty() {
             return f.write_str("nothing");
         }
-        let parts = Protocol::ALL.into_iter().filter(|p| !self.ports(*p).is_empty());
-        for (i, protocol) in parts.enumerate() {
+        let present = Protocol::ALL.into_iter().filter(|protocol| !self.ports(*protocol).is_empty());
+        for (i, protocol) in present.enumerate() {
             if i > 0 {
                 f.write_str("; ")?;
             }

@@ -64,8 +64,10 @@ impl<T: Bound> IntervalSet<T> {
         Self::range(T::MIN, T::MAX)
     }
 
-    /// The numbers from `first` to `last`, both included; empty when `last` comes before `first`.
+    /// The numbers from `first` to `last`, both included, as far as they are in the space; empty when
+    /// `last` comes before `first`.
     pub fn range(first: T, last: T) -> Self {
+        let first = first.max(T::MIN);
         let ranges = if first <= last { vec![(first, last)] } else { Vec::new() };
         Self { ranges }
     }
@@ -77,7 +79,8 @@ impl<T: Bound> IntervalSet<T> {
 
     /// Every range given, in any order and with any overlap.
     pub fn from_ranges(ranges: impl IntoIterator<Item = (T, T)>) -> Self {
-        let mut ranges: Vec<_> = ranges.into_iter().filter(|(first, last)| first <= last).collect();
+        let inside = ranges.into_iter().map(|(first, last)| (first.max(T::MIN), last));
+        let mut ranges: Vec<_> = inside.filter(|(first, last)| first <= last).collect();
         ranges.sort_unstable();
         Self { ranges: merge_sorted(ranges) }
     }

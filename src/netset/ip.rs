@@ -101,6 +101,16 @@ impl IpSet {
         Self { v4: self.v4.union(&other.v4), v6: self.v6.union(&other.v6) }
     }
 
+    /// Members of any of the sets: one sort, where a chain of unions would copy what it has each time.
+    pub fn union_of<'a>(sets: impl IntoIterator<Item = &'a Self>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for set in sets {
+            v4.extend_from_slice(set.v4.ranges());
+            v6.extend_from_slice(set.v6.ranges());
+        }
+        Self { v4: IntervalSet::from_ranges(v4), v6: IntervalSet::from_ranges(v6) }
+    }
+
     /// Members of both sets.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
@@ -154,7 +164,8 @@ impl From<IpAddr> for IpSet {
 
 impl FromIterator<IpNet> for IpSet {
     fn from_iter<I: IntoIterator<Item = IpNet>>(nets: I) -> Self {
-        nets.into_iter().fold(Self::empty(), |set, net| set.union(&Self::from(net)))
+        let sets: Vec<_> = nets.into_iter().map(Self::from).collect();
+        Self::union_of(&sets)
     }
 }
 

@@ -89,36 +89,32 @@ impl Cni {
         self.blocks_match_pods()
     }
 
-    /// Whether `endPort` is honoured. Where it is not, a range is its first port.
+    /// Whether `endPort` is honoured. Where it is not, a range is its first port. An implementation
+    /// that is not named is taken to honour it, as all but one do.
     pub fn supports_end_port(&self) -> bool {
         self.name != CniName::AzureNpm
     }
 
-    /// Whether named ports are honoured. Where they are not, they admit nothing.
+    /// Whether named ports are honoured. Where they are not, they admit nothing. An implementation
+    /// that is not named is taken to honour them, as all but one do.
     pub fn supports_named_ports(&self) -> bool {
         self.name != CniName::AzureNpm
     }
 
     /// Whether rules for a direction that `policyTypes` leaves out are enforced all the same. The
-    /// API says they have no effect; some versions of Cilium enforce them (cilium#48703).
+    /// API says they have no effect; Cilium (cilium#48703) and older AWS agents do,
+    /// depending on their version.
     pub fn enforces_unlisted_direction(&self) -> Truth {
         match self.name {
-            CniName::Unknown | CniName::Cilium => Truth::Maybe,
-            CniName::Calico | CniName::OvnKubernetes | CniName::Antrea | CniName::AwsVpcCni | CniName::AzureNpm => {
-                Truth::No
-            }
+            CniName::Unknown | CniName::Cilium | CniName::AwsVpcCni => Truth::Maybe,
+            CniName::Calico | CniName::OvnKubernetes | CniName::Antrea | CniName::AzureNpm => Truth::No,
         }
     }
 
-    /// Whether policies see the address of a Service before it becomes a pod's. The AWS agent does.
-    pub fn sees_cluster_ips(&self) -> Truth {
-        match self.name {
-            CniName::Unknown => Truth::Maybe,
-            CniName::AwsVpcCni => Truth::Yes,
-            CniName::Calico | CniName::Cilium | CniName::OvnKubernetes | CniName::Antrea | CniName::AzureNpm => {
-                Truth::No
-            }
-        }
+    /// Whether policies see the address of a Service before it becomes a pod's. The API leaves it
+    /// open; of all implementations known, only the AWS agent looks before the translation.
+    pub fn sees_cluster_ips(&self) -> bool {
+        self.name == CniName::AwsVpcCni
     }
 
     /// The ranges pods get their addresses from; empty where they are not configured.

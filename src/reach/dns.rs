@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
-use crate::model::{DnsPolicy, Labels, Service, Str, TargetPort, Workload, WorkloadId};
+use crate::model::{Labels, Service, Str, TargetPort, Workload};
 use crate::netset::Protocol;
 
 /// Where pods resolve names. Left empty, cluster DNS is found by its Service and its pods.
@@ -36,7 +36,7 @@ pub struct ServiceName {
 }
 
 /// Cluster DNS as it was found.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Dns<'a> {
     /// The pods (or templates) that answer, with the ports they answer on.
     pub targets: Vec<DnsTarget<'a>>,
@@ -60,7 +60,7 @@ pub enum DnsSource {
 }
 
 /// One pod (or template) that answers DNS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DnsTarget<'a> {
     /// The pod; a stand-in where only its labels are known.
     pub workload: Arc<Workload>,
@@ -79,7 +79,10 @@ impl<'a> Dns<'a> {
             if !settings.addresses.is_empty() {
                 return Self::at_addresses(settings);
             }
-            cluster.dns_services().map(AsRef::as_ref).collect()
+            let (system, other): (Vec<_>, Vec<_>) =
+                cluster.dns_services().map(AsRef::as_ref).partition(|it: &&Service| is_system(&it.namespace));
+            // Anyone may call a Service `coredns`: those elsewhere count where there is no other.
+            if system.is_empty() { other } else { system }
         } else {
             let named = settings.services.iter().filter_map(|it| cluster.service(&it.namespace, &it.name));
             named.map(AsRef::as_ref).collect()
@@ -164,15 +167,18 @@ fn stand_in(service: &Service) -> Arc<Workload> {
         }
         TargetPort::Number(_) => None,
     });
-    let mut workload = bare(&service.namespace, &service.name, service.selector.clone().unwrap_or_default());
+    let labels = service.selector.clone().unwrap_or_default();
+    let mut workload = Workload::bare("Deployment", &service.namespace, &service.name, labels);
     workload.ports = named
         .map(|(protocol, name, number)| crate::model::ContainerPort { name: Some(name), protocol, number })
         .collect();
     Arc::new(workload)
 }
 
-/// The identities the distributions give cluster DNS: namespace, labels, port.
-const WELL_KNOWN: &[(&str, &str, &[(&str, &str)], u16)] = &[
+/// An identity a distribution gives cluster DNS: namespace, name, labels, port.
+type Identity = (&'static str, &'static str, &'static [(&'static str, &'static str)], u16);
+
+const WELL_KNOWN: &[Identity] = &[
     // kubeadm, kind, EKS, AKS, GKE, k3s, RKE2.
     ("kube-system", "kube-dns", &[("k8s-app", "kube-dns")], 53),
     // The CoreDNS chart with its own defaults, and Canonical Kubernetes.
@@ -186,13 +192,19 @@ const WELL_KNOWN: &[(&str, &str, &[(&str, &str)], u16)] = &[
     ("openshift-dns", "dns-default", &[("dns.operator.openshift.io/daemonset-dns", "default")], 5353),
 ];
 
+/// Whether a namespace is one the distributions keep cluster DNS in.
+fn is_system(namespace: &str) -> bool {
+    WELL_KNOWN.iter().any(|(system, ..)| *system == namespace)
+}
+
 fn well_known<'a>() -> Vec<DnsTarget<'a>> {
     WELL_KNOWN
         .iter()
         .map(|(namespace, name, labels, port)| DnsTarget {
-            workload: Arc::new(bare(
-                &Str::from(*namespace),
-                &Str::from(*name),
+            workload: Arc::new(Workload::bare(
+                "Deployment",
+                namespace,
+                name,
                 labels.iter().copied().collect::<Labels>(),
             )),
             service: None,
@@ -200,22 +212,4 @@ fn well_known<'a>() -> Vec<DnsTarget<'a>> {
             tcp: Some(*port),
         })
         .collect()
-}
-
-fn bare(namespace: &Str, name: &Str, labels: Labels) -> Workload {
-    Workload {
-        id: WorkloadId { kind: "Deployment".into(), name: name.clone() },
-        namespace: namespace.clone(),
-        labels,
-        annotations: Labels::default(),
-        owner: None,
-        ports: Vec::new(),
-        host_network: false,
-        dns_policy: DnsPolicy::Default,
-        nameservers: Vec::new(),
-        ips: Vec::new(),
-        is_finished: false,
-        has_proxy: false,
-        is_partial: false,
-    }
 }

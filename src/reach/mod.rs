@@ -10,13 +10,17 @@
 //! says that it cannot judge. Nor replies (always allowed), nor the kubelet's probes of its own
 //! pods (always allowed in), nor ICMP (undefined by the API).
 
+mod address;
 mod cni;
 mod dns;
 mod side;
 
 use crate::cluster::Cluster;
 use crate::model::{Direction, NetworkPolicy, Workload};
-use crate::netset::{ConnectionSet, IpSet};
+use crate::netset::{ConnectionSet, Family, IpSet};
+
+use address::Families;
+use side::Question;
 
 pub use cni::{Cni, CniName, Truth};
 pub use dns::{Dns, DnsSettings, DnsSource, DnsTarget, ServiceName};
@@ -36,7 +40,8 @@ pub enum Peer<'a> {
 /// What passes between two peers.
 #[derive(Debug)]
 pub struct Answer<'a> {
-    /// Allowed, whatever implements the policies.
+    /// Allowed, whatever implements the policies. [`Cni`] says what an implementation that is not
+    /// named is taken to support.
     pub certain: ConnectionSet,
     /// Allowed as far as is known: a superset of `certain`.
     pub possible: ConnectionSet,
@@ -64,6 +69,7 @@ impl<'a> Reach<'a> {
         let full = || (ConnectionSet::full(), ConnectionSet::full());
         if let (Peer::Workload(from), Peer::Workload(to)) = (from, to)
             && from.is_pod()
+            && !from.is_finished
             && from.id == to.id
             && from.namespace == to.namespace
         {
@@ -84,18 +90,44 @@ impl<'a> Reach<'a> {
             certain = certain.intersect(&side.certain);
             possible = possible.intersect(&side.possible);
         }
+        if let (Peer::Workload(source), Peer::Workload(destination)) = (from, to)
+            && egress.iter().chain(&ingress).all(|side| !side.allowed_by.is_empty())
+            && !source.ips.is_empty()
+            && !destination.ips.is_empty()
+            && Families::between(source, to).are_both()
+        {
+            (certain, possible) = self.by_family(source, destination);
+        }
         Answer { certain, possible, egress, ingress }
+    }
+
+    /// What passes between two pods that have addresses of both families. One connection uses one
+    /// family at both ends: out over IPv4 and in over IPv6 makes none.
+    fn by_family(&self, source: &Workload, destination: &Workload) -> (ConnectionSet, ConnectionSet) {
+        let (mut certain, mut possible) = (ConnectionSet::empty(), ConnectionSet::empty());
+        for family in Family::ALL {
+            let families = Families::only(family);
+            let side = |subject, direction, peer| {
+                Side::evaluate(&Question { cluster: self.cluster, cni: self.cni, subject, direction, peer, families })
+            };
+            let egress = side(source, Direction::Egress, Peer::Workload(destination));
+            let ingress = side(destination, Direction::Ingress, Peer::Workload(source));
+            certain = certain.union(&egress.certain.intersect(&ingress.certain));
+            possible = possible.union(&egress.possible.intersect(&ingress.possible));
+        }
+        (certain, possible)
     }
 
     /// What one end lets through in one direction, and the policies that say so.
     pub fn side(&self, subject: &Workload, direction: Direction, peer: Peer<'_>) -> Side<'a> {
-        Side::evaluate(self.cluster, self.cni, subject, direction, peer)
+        let families = Families::between(subject, peer);
+        Side::evaluate(&Question { cluster: self.cluster, cni: self.cni, subject, direction, peer, families })
     }
 
     /// The policies that select a workload, whichever directions they isolate.
     pub fn policies_of(&self, workload: &Workload) -> impl Iterator<Item = &'a NetworkPolicy> + use<'a> {
         let state = self.cluster.namespace(&workload.namespace);
-        let (labels, applies) = (workload.labels.clone(), !workload.host_network);
+        let (labels, applies) = (workload.labels.clone(), !workload.host_network && !workload.is_finished);
         state
             .into_iter()
             .flat_map(|state| state.policies.iter())

@@ -1,9 +1,10 @@
 //! One end's part in a connection: what the policies on one pod let through in one direction.
 
+use super::address::{Address, Coverage, Families};
 use super::{Cni, Peer, Truth};
 use crate::cluster::Cluster;
-use crate::model::{Direction, IpBlock, NetworkPolicy, PeerSpec, PolicyRule, Port, PortSpec, Workload};
-use crate::netset::{ConnectionSet, Family, IpSet, PortSet};
+use crate::model::{Direction, Labels, NetworkPolicy, PeerSpec, PolicyRule, Port, PortSpec, Selector, Workload};
+use crate::netset::{ConnectionSet, IpSet, PortSet, Protocol};
 
 /// What the policies on one pod let through in one direction, to or from one peer.
 #[derive(Debug)]
@@ -32,71 +33,88 @@ pub struct Allow<'a> {
 }
 
 impl<'a> Side<'a> {
-    pub(super) fn evaluate(
-        cluster: &'a Cluster,
-        cni: &Cni,
-        subject: &Workload,
-        direction: Direction,
-        peer: Peer<'_>,
-    ) -> Self {
+    pub(super) fn evaluate(question: &Question<'a, '_>) -> Self {
+        let Question { cluster, cni, subject, direction, peer, families: _ } = *question;
         let mut side = Self {
             certain: ConnectionSet::full(),
             possible: ConnectionSet::full(),
             isolated_by: Vec::new(),
             allowed_by: Vec::new(),
         };
+        // A finished pod has no network any more: its address may be another's by now.
+        if subject.is_finished || matches!(peer, Peer::Workload(peer) if peer.is_finished) {
+            (side.certain, side.possible) = (ConnectionSet::empty(), ConnectionSet::empty());
+            return side;
+        }
         // Policies on a pod of the node's network are undefined; the common behaviour, and the one
         // the API's documentation describes first, is that they do not apply.
         let Some(state) = cluster.namespace(&subject.namespace) else { return side };
         if subject.host_network {
             return side;
         }
-        let mut is_maybe_isolated = false;
-        let mut allowed_by = Vec::new();
-        for policy in state.policies.iter().filter(|policy| policy.pods.matches(&subject.labels)) {
+        let address = Address::of(peer, subject, question.families, cluster, cni);
+        let destination = match (direction, peer) {
+            (Direction::Ingress, _) => Some(subject),
+            (Direction::Egress, Peer::Workload(peer)) => Some(peer),
+            (Direction::Egress, Peer::External(_)) => None,
+        };
+        // Policies that isolate the pod in some readings only: those whose selector cannot be read,
+        // each for itself, and those for whose implementation it is not known whether it heeds
+        // rules of a direction that is not listed, all of them or none.
+        let (mut unread, mut unlisted, mut is_partial) = (false, false, false);
+        let mut found = Vec::new();
+        for policy in state.policies.iter() {
+            let selected = selects(&policy.pods, &subject.labels);
             let rules = policy.rules(direction);
-            if policy.isolates.contains(direction) {
-                side.isolated_by.push(policy);
-            } else if !rules.is_empty() && cni.enforces_unlisted_direction() != Truth::No {
-                is_maybe_isolated = true;
-            } else {
-                continue;
+            let listed = policy.isolates.contains(direction);
+            let isolates = match (listed, rules.is_empty()) {
+                (true, _) => Truth::Yes,
+                (false, true) => Truth::No,
+                (false, false) => cni.enforces_unlisted_direction(),
+            };
+            match selected.and(isolates) {
+                Truth::No => continue,
+                Truth::Yes => side.isolated_by.push(policy),
+                Truth::Maybe if selected == Truth::Yes => unlisted = true,
+                Truth::Maybe => unread = true,
             }
+            is_partial |= policy.is_partial;
             for (index, rule) in rules.iter().enumerate() {
-                let matches = peer_matches(cluster, cni, policy, rule, peer);
-                if matches == Truth::No {
+                let coverage = question.coverage(policy, rule, &address);
+                if coverage == Coverage::None {
                     continue;
                 }
-                let destination = match (direction, peer) {
-                    (Direction::Ingress, _) => Some(subject),
-                    (Direction::Egress, Peer::Workload(peer)) => Some(peer),
-                    (Direction::Egress, Peer::External(_)) => None,
-                };
                 let (certain, possible) = rule_connections(cni, rule, destination);
-                if !possible.is_empty() {
-                    allowed_by.push((Allow { policy, rule: index, matches, connections: possible }, certain));
+                if possible.is_empty() {
+                    continue;
                 }
+                let matches = if coverage == Coverage::All { Truth::Yes } else { Truth::Maybe };
+                let allow = Allow { policy, rule: index, matches, connections: possible };
+                let read = if policy.is_partial { Truth::Maybe } else { selected };
+                found.push(Found { allow, certain, coverage, applies: read.and(isolates), selected: read });
             }
         }
-        if side.isolated_by.is_empty() && !is_maybe_isolated {
+        let is_isolated = !side.isolated_by.is_empty();
+        if !is_isolated && !unread && !unlisted {
             return side;
         }
-        let (mut sure, mut thinkable) = (ConnectionSet::empty(), ConnectionSet::empty());
-        for (allow, certain) in &allowed_by {
-            thinkable = thinkable.union(&allow.connections);
-            if allow.matches == Truth::Yes && allow.policy.isolates.contains(direction) {
-                sure = sure.union(certain);
-            }
-        }
+        // With no policy that isolates for certain, the pod is open, or it is isolated by those of
+        // the unlisted direction: what these admit passes either way.
+        let counts = |found: &&Found<'_>| match (is_isolated, unread) {
+            (true, _) => found.applies == Truth::Yes,
+            (false, true) => false,
+            (false, false) => found.selected == Truth::Yes,
+        };
+        side.certain = certain_at(&address, found.iter().filter(counts));
         // Traffic from a node to a pod on it is always let in, and which node that is is not known.
         let from_some_node =
             direction == Direction::Ingress && matches!(peer, Peer::Workload(source) if source.host_network);
-        if from_some_node || side.isolated_by.is_empty() {
-            thinkable = ConnectionSet::full();
+        if !is_isolated || is_partial || from_some_node {
+            side.possible = ConnectionSet::full();
+        } else {
+            side.possible = ConnectionSet::union_of(found.iter().map(|found| &found.allow.connections));
         }
-        side.certain = sure;
-        side.possible = thinkable;
-        side.allowed_by = allowed_by.into_iter().map(|(allow, _)| allow).collect();
+        side.allowed_by = found.into_iter().map(|found| found.allow).collect();
         side
     }
 
@@ -106,65 +124,145 @@ impl<'a> Side<'a> {
     }
 }
 
-/// Whether a rule is about a peer: any of its peers is.
-fn peer_matches(cluster: &Cluster, cni: &Cni, policy: &NetworkPolicy, rule: &PolicyRule, peer: Peer<'_>) -> Truth {
-    let Some(specs) = &rule.peers else { return Truth::Yes };
-    specs.iter().map(|spec| spec_matches(cluster, cni, policy, spec, peer)).max().unwrap_or(Truth::Yes)
+/// What one side is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a, 'q> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) cni: &'q Cni,
+    pub(super) subject: &'q Workload,
+    pub(super) direction: Direction,
+    pub(super) peer: Peer<'q>,
+    pub(super) families: Families,
 }
 
-fn spec_matches(cluster: &Cluster, cni: &Cni, policy: &NetworkPolicy, spec: &PeerSpec, peer: Peer<'_>) -> Truth {
-    match (spec, peer) {
-        (PeerSpec::Unreadable, _) => Truth::Maybe,
-        (PeerSpec::Pods { .. }, Peer::External(_)) => Truth::No,
-        // A pod on the node's network has the node's address: selectors do not reach it.
-        (PeerSpec::Pods { namespaces, pods, pods_written: _ }, Peer::Workload(workload)) => {
-            let in_namespace = || match namespaces {
-                None => workload.namespace == policy.namespace,
-                Some(selector) => match cluster.namespace(&workload.namespace) {
-                    Some(state) => selector.matches(&state.labels),
-                    None => selector.matches(&cluster.namespace_labels(&workload.namespace)),
-                },
-            };
-            Truth::from(!workload.host_network && pods.matches(&workload.labels) && in_namespace())
+/// A rule that may admit something, and what is known of that.
+struct Found<'a> {
+    allow: Allow<'a>,
+    /// What of its connections could be read for certain.
+    certain: ConnectionSet,
+    coverage: Coverage,
+    /// Whether its policy isolates the subject, and admits what it seems to.
+    applies: Truth,
+    /// Whether its policy selects the subject, and admits what it seems to.
+    selected: Truth,
+}
+
+/// What rules admit for certain wherever the peer's address is.
+fn certain_at<'f>(address: &Address<'_>, found: impl Iterator<Item = &'f Found<'f>>) -> ConnectionSet {
+    let (mut everywhere, mut partly) = (Vec::new(), Vec::new());
+    for found in found {
+        match &found.coverage {
+            Coverage::All => everywhere.push(&found.certain),
+            Coverage::Part(addresses) => partly.push((addresses, &found.certain)),
+            Coverage::None | Coverage::Open => {}
         }
-        (PeerSpec::Block(block), Peer::External(range)) => {
-            if block.addresses.is_superset(range) {
-                Truth::Yes
-            } else {
-                // Some of the range only: for those it holds, for the others not.
-                if block.addresses.overlaps(range) { Truth::Maybe } else { Truth::No }
+    }
+    let certain = ConnectionSet::union_of(everywhere);
+    match address {
+        Address::Within(range) if partly.len() > 1 => certain.union(&covering(&partly, range)),
+        Address::Within(_) | Address::AnyOf(_) | Address::OneOf(_) => certain,
+    }
+}
+
+/// The connections whose addresses together cover a range: `0.0.0.0/1` in one rule and
+/// `128.0.0.0/1` in another admit everyone to the ports both name.
+fn covering(parts: &[(&IpSet, &ConnectionSet)], range: &IpSet) -> ConnectionSet {
+    let mut covered = ConnectionSet::empty();
+    if !IpSet::union_of(parts.iter().map(|(addresses, _)| *addresses)).is_superset(range) {
+        return covered;
+    }
+    for protocol in Protocol::ALL {
+        let ranges = parts.iter().flat_map(|(_, connections)| connections.ports(protocol).ranges());
+        // Between two neighbouring starts all ports are in the same parts.
+        let mut starts: Vec<u16> =
+            ranges.flat_map(|(first, last)| [Some(*first), last.checked_add(1)]).flatten().collect();
+        starts.sort_unstable();
+        starts.dedup();
+        let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
+        let open = starts.iter().copied().zip(ends).filter(|(first, _)| {
+            let of_port = parts.iter().filter(|(_, connections)| connections.contains(protocol, *first));
+            IpSet::union_of(of_port.map(|(addresses, _)| *addresses)).is_superset(range)
+        });
+        covered = covered.union(&ConnectionSet::of(protocol, PortSet::from_ranges(open)));
+    }
+    covered
+}
+
+/// Whether a selector matches; not known where that hangs on an operator this version cannot read.
+fn selects(selector: &Selector, labels: &Labels) -> Truth {
+    if selector.matches(labels) {
+        Truth::Yes
+    } else if selector.may_match(labels) {
+        Truth::Maybe
+    } else {
+        Truth::No
+    }
+}
+
+impl Question<'_, '_> {
+    /// How much of the peer a rule is about: any of the rule's peers, its blocks taken together.
+    fn coverage(&self, policy: &NetworkPolicy, rule: &PolicyRule, address: &Address<'_>) -> Coverage {
+        let Some(specs) = rule.peers.as_deref().filter(|specs| !specs.is_empty()) else { return Coverage::All };
+        let (mut truth, mut blocks) = (Truth::No, Vec::new());
+        for spec in specs {
+            match spec {
+                PeerSpec::Unreadable => truth = truth.or(Truth::Maybe),
+                PeerSpec::Pods { namespaces, pods, pods_written: _ } => {
+                    truth = truth.or(self.is_among(policy, namespaces.as_ref(), pods));
+                }
+                PeerSpec::Block(block) => blocks.push(&block.addresses),
             }
         }
-        (PeerSpec::Block(block), Peer::Workload(workload)) => {
-            let reaches = if workload.host_network { cni.blocks_match_nodes() } else { cni.blocks_match_pods() };
-            reaches.and(block_covers(cni, block, workload))
+        if truth == Truth::Yes {
+            return Coverage::All;
         }
+        let by_address = match self.blocks_match() {
+            Truth::No => Coverage::None,
+            _ if blocks.is_empty() => Coverage::None,
+            matched => match address.covered_by(&IpSet::union_of(blocks)) {
+                Coverage::None => Coverage::None,
+                found if matched == Truth::Yes => found,
+                Coverage::Open | Coverage::Part(_) | Coverage::All => Coverage::Open,
+            },
+        };
+        if by_address == Coverage::None && truth == Truth::Maybe { Coverage::Open } else { by_address }
     }
-}
 
-/// Whether a pod's address lies in a block. A template's pods have none yet: theirs will come from
-/// the pod ranges, or from anywhere where those are not configured.
-fn block_covers(cni: &Cni, block: &IpBlock, workload: &Workload) -> Truth {
-    if !workload.ips.is_empty() {
-        return workload.ips.iter().any(|ip| block.addresses.contains(*ip)).into();
+    /// Whether the peer is a pod with these labels in a namespace with those. A pod on its node's
+    /// network has the node's address, and selectors do not reach it.
+    fn is_among(&self, policy: &NetworkPolicy, namespaces: Option<&Selector>, pods: &Selector) -> Truth {
+        let Peer::Workload(workload) = self.peer else { return Truth::No };
+        if workload.host_network {
+            return Truth::No;
+        }
+        let by_labels = selects(pods, &workload.labels);
+        if by_labels == Truth::No {
+            return Truth::No;
+        }
+        let in_namespace = match (namespaces, self.cluster.namespace(&workload.namespace)) {
+            (None, _) => Truth::from(workload.namespace == policy.namespace),
+            (Some(selector), Some(state)) => selects(selector, &state.labels),
+            (Some(selector), None) => selects(selector, &self.cluster.namespace_labels(&workload.namespace)),
+        };
+        by_labels.and(in_namespace)
     }
-    let pods = cni.pod_addresses();
-    let (all_in, some_in) = if pods.is_empty() || workload.host_network {
-        (block.addresses.is_superset(&IpSet::family(Family::V4)), !block.addresses.is_empty())
-    } else {
-        (block.addresses.is_superset(&pods), block.addresses.overlaps(&pods))
-    };
-    match (all_in, some_in) {
-        (true, _) => Truth::Yes,
-        (false, true) => Truth::Maybe,
-        (false, false) => Truth::No,
+
+    /// Whether blocks are about peers of this sort at all.
+    fn blocks_match(&self) -> Truth {
+        match self.peer {
+            Peer::External(_) => Truth::Yes,
+            Peer::Workload(workload) if workload.host_network => self.cni.blocks_match_nodes(),
+            Peer::Workload(_) => self.cni.blocks_match_pods(),
+        }
     }
 }
 
 /// What a rule's ports come to at a destination: for certain, and as far as can be read.
 fn rule_connections(cni: &Cni, rule: &PolicyRule, destination: Option<&Workload>) -> (ConnectionSet, ConnectionSet) {
-    let Some(specs) = &rule.ports else { return (ConnectionSet::full(), ConnectionSet::full()) };
-    let (mut certain, mut possible) = (ConnectionSet::empty(), ConnectionSet::empty());
+    let Some(specs) = rule.ports.as_deref().filter(|specs| !specs.is_empty()) else {
+        return (ConnectionSet::full(), ConnectionSet::full());
+    };
+    let (mut certain, mut possible) = (Vec::new(), Vec::new());
     for PortSpec { protocol, port } in specs {
         let (ports, is_certain) = match port {
             Port::All => (PortSet::full(), true),
@@ -190,9 +288,9 @@ fn rule_connections(cni: &Cni, rule: &PolicyRule, destination: Option<&Workload>
         };
         let connections = ConnectionSet::of(*protocol, ports);
         if is_certain {
-            certain = certain.union(&connections);
+            certain.push(connections.clone());
         }
-        possible = possible.union(&connections);
+        possible.push(connections);
     }
-    (certain, possible)
+    (ConnectionSet::union_of(&certain), ConnectionSet::union_of(&possible))
 }

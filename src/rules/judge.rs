@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jiff::Timestamp;
 
 use super::registry::AnyRule;
-use super::{Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Scope, View, Violation};
+use super::{Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, View, Violation};
 use crate::cluster::Cluster;
 use crate::model::{Change, FieldPath, Object, ObjectRef};
 
@@ -16,6 +16,9 @@ pub struct RuleSet {
     pub rules: Vec<ActiveRule>,
     /// What they judge in.
     pub environment: Environment,
+    /// The profile the actions come from, for rules that ask for different ones of different
+    /// violations.
+    pub profile: Profile,
     /// The strongest action, where no namespace says otherwise.
     pub mode: Mode,
     /// What becomes of an object that cannot be read in full.
@@ -53,9 +56,11 @@ impl RuleSet {
             let mut stood = Vec::new();
             active.rule.violations(&before, &scope, &mut stood);
             let stood: BTreeMap<_, u8> = stood.iter().map(|v| (v.identity(), v.badness)).collect();
+            let stands = |v: &Violation| stood.get(&v.identity()).is_some_and(|bad| v.badness <= *bad);
             let (old, new): (Vec<_>, Vec<_>) =
-                found.into_iter().partition(|v| stood.get(&v.identity()).is_some_and(|bad| v.badness <= *bad));
-            let moment = |standing| Moment { view: &after, change: Some((change, &before)), standing };
+                found.into_iter().partition(|v| stands(v) && !active.rule.worsened(v, &before, &after));
+            let change = Some((change, &before));
+            let moment = |standing| Moment { view: &after, change, profile: self.profile, standing };
             let mut findings = self.explain(active, new, &moment(false));
             findings.extend(self.explain(active, old, &moment(true)));
             findings
@@ -69,7 +74,7 @@ impl RuleSet {
         self.run(&cluster_itself, |active| {
             let mut found = Vec::new();
             active.rule.violations(&view, &Scope::Cluster, &mut found);
-            self.explain(active, found, &Moment { view: &view, change: None, standing: false })
+            self.explain(active, found, &Moment { view: &view, change: None, profile: self.profile, standing: false })
         })
     }
 

@@ -9,11 +9,18 @@
 //! tell a violation that a change brings from one that stood, and the ratchet rests on that.
 
 mod action;
+mod cover;
+mod dns_blackhole;
 mod environment;
 mod finding;
 mod judge;
+mod missing_default_deny;
+mod plaintext_mtls;
 mod registry;
 mod violation;
+mod wildcard_ip_block;
+mod words;
+mod yaml;
 
 use std::cell::OnceCell;
 
@@ -29,7 +36,7 @@ pub use action::{Action, Mode, Profile, Severity};
 pub use environment::{Environment, NamespaceSettings};
 pub use finding::Finding;
 pub use judge::{ActiveRule, RuleSet};
-pub use registry::{CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
+pub use registry::{Built, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
 pub use violation::{Aspect, Subject, Violation};
 
 /// A rule's identity. Codes and names are never reused.
@@ -62,6 +69,12 @@ pub trait Rule: Default + Serialize + DeserializeOwned + JsonSchema + Send + Syn
 
     /// Every violation in that part of a cluster, with no regard to what was before.
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>);
+
+    /// Whether a violation that stood before, and is no worse by its badness, is worse all the same:
+    /// where one number does not tell everything.
+    fn worsened(&self, _violation: &Violation, _before: &View<'_>, _after: &View<'_>) -> bool {
+        false
+    }
 
     /// The strongest action a violation deserves at this moment; [`Action::Off`] drops it.
     fn ceiling(&self, _violation: &Violation, _moment: &Moment<'_>) -> Action {
@@ -117,17 +130,23 @@ pub struct View<'a> {
     /// The time; the domain reads no clock.
     pub now: Timestamp,
     dns: OnceCell<crate::reach::Dns<'a>>,
+    mesh: OnceCell<crate::mesh::Mesh<'a>>,
 }
 
 impl<'a> View<'a> {
     /// A look at a cluster.
     pub fn new(cluster: &'a Cluster, environment: &'a Environment, now: Timestamp) -> Self {
-        Self { cluster, environment, now, dns: OnceCell::new() }
+        Self { cluster, environment, now, dns: OnceCell::new(), mesh: OnceCell::new() }
     }
 
     /// Where cluster DNS is, worked out once.
     pub fn dns(&self) -> &crate::reach::Dns<'a> {
         self.dns.get_or_init(|| crate::reach::Dns::find(self.cluster, &self.environment.dns))
+    }
+
+    /// The mesh, worked out once.
+    pub fn mesh(&self) -> &crate::mesh::Mesh<'a> {
+        self.mesh.get_or_init(|| crate::mesh::Mesh::new(self.cluster, &self.environment.mesh))
     }
 
     /// Who can reach whom.
@@ -142,6 +161,8 @@ pub struct Moment<'a> {
     pub view: &'a View<'a>,
     /// The change and the cluster before it; nothing for `check` and audits.
     pub change: Option<(&'a Change, &'a View<'a>)>,
+    /// The profile in force.
+    pub profile: Profile,
     /// Whether the violations stood before the change and are no worse.
     pub standing: bool,
 }

@@ -4,12 +4,22 @@
 use schemars::Schema;
 use serde_json::Value;
 
+use super::dns_blackhole::DnsBlackhole;
+use super::missing_default_deny::MissingDefaultDeny;
+use super::plaintext_mtls::PlaintextMtls;
+use super::wildcard_ip_block::WildcardIpBlock;
 use super::{Action, Finding, Meta, Moment, Rule, Scope, Severity, View, Violation};
 use crate::model::Change;
 
 /// Every rule, in the order the catalogue prints.
-pub static RULES: &[Entry] =
-    &[Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE), Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE)];
+pub static RULES: &[Entry] = &[
+    Entry::of::<MissingDefaultDeny>(),
+    Entry::of::<DnsBlackhole>(),
+    Entry::of::<WildcardIpBlock>(),
+    Entry::of::<PlaintextMtls>(),
+    Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE),
+    Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE),
+];
 
 /// An object that could not be read in full.
 pub const CL_UNREADABLE_OBJECT: Meta = Meta {
@@ -51,11 +61,14 @@ Reports a rule that failed while it judged an object. The fault is in Portcullis
 A rule that does not answer is a rule that is not enforced. The other rules still answer, the server
 keeps running, and `onError` in the configuration decides what becomes of the request.";
 
+/// A rule ready to run, or where in its options the error is.
+pub type Built = Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>;
+
 /// A rule the registry knows, with its type forgotten.
 pub struct Entry {
     /// Its identity.
     pub meta: &'static Meta,
-    build: Option<fn(Value) -> Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>>,
+    build: Option<fn(Value) -> Built>,
     schema: fn() -> Schema,
     page: Option<&'static str>,
 }
@@ -80,10 +93,7 @@ impl Entry {
     }
 
     /// The rule with these options, or where in them the error is; nothing for what is built in.
-    pub fn build(
-        &self,
-        options: Value,
-    ) -> Option<Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>> {
+    pub fn build(&self, options: Value) -> Option<Built> {
         self.build.map(|build| build(options))
     }
 
@@ -121,6 +131,8 @@ pub trait AnyRule: Send + Sync {
     fn scope(&self, change: &Change, before: &View<'_>, after: &View<'_>) -> Scope;
     /// See [`Rule::violations`].
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>);
+    /// See [`Rule::worsened`].
+    fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool;
     /// See [`Rule::ceiling`].
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action;
     /// See [`Rule::explain`].
@@ -142,6 +154,10 @@ impl<R: Rule> AnyRule for R {
 
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>) {
         Rule::violations(self, view, scope, out);
+    }
+
+    fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool {
+        Rule::worsened(self, violation, before, after)
     }
 
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {

@@ -52,4 +52,6 @@ pub enum Aspect {
     Plaintext(Option<u16>),
     /// Not in the mesh at all.
     OutsideMesh,
+    /// Says STRICT and has no effect.
+    Ineffective,
 }

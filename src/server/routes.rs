@@ -223,7 +223,7 @@ fn respond(status: u16, body: Vec<u8>) -> Response {
 /// for; without at DEBUG.
 fn report(metrics: &Metrics, answer: &Answer, is_judged: bool, took: Duration) {
     let Answer { status, body: _, record } = answer;
-    let Record { uid, kind, namespace, name, operation, allowed, dry_run, verdict, findings } = record;
+    let Record { uid, kind, namespace, name, operation, allowed, dry_run, judged, verdict, findings } = record;
     let counted = match verdict {
         _ if !is_judged => Verdict::Unjudged,
         _ if *status != 200 => Verdict::Unreadable,
@@ -251,6 +251,7 @@ fn report(metrics: &Metrics, answer: &Answer, is_judged: bool, took: Duration) {
         operation,
         allowed,
         dry_run,
+        judged,
         duration_seconds = took.as_secs_f64(),
     );
     span.in_scope(|| {

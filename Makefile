@@ -1,0 +1,73 @@
+# Portcullis: what can be done here. `make` alone lists it.
+
+CARGO ?= cargo
+PORTCULLIS = target/debug/portcullis
+CARGO_DENY_VERSION = 0.20.2
+
+# Built beside the sources, wherever the environment would put it: other targets name the files.
+export CARGO_TARGET_DIR = target
+
+.DEFAULT_GOAL := help
+.PHONY: help build release check fmt lint docs deps test bench bench-engine bench-server fuzz certs-dev demo run update clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build the program
+	$(CARGO) build --locked
+
+release: ## build the program as it is shipped
+	$(CARGO) build --locked --release
+
+check: fmt lint docs deps ## formatting, lints, documentation, dependency policy
+
+fmt:
+	$(CARGO) fmt --check
+
+lint:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+docs:
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --lib --document-private-items
+
+deps:
+	@$(CARGO) deny --version 2>/dev/null | grep -q ' $(CARGO_DENY_VERSION)$$' || { \
+		echo 'cargo-deny $(CARGO_DENY_VERSION) is not installed: installing it'; \
+		$(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION); }
+	$(CARGO) deny --locked check --config .cargo/deny.toml bans licenses sources
+
+test: ## every test
+	$(CARGO) test --locked
+
+bench: bench-engine bench-server ## measure speed and size
+
+bench-engine: ## the engine alone: a policy change, a full check, memory
+	$(CARGO) bench --locked --bench engine
+
+bench-server: ## the server under load, against a floor
+	$(CARGO) bench --locked --bench load
+
+fuzz: ## arbitrary bytes into what reads bytes, for a bounded time
+	tests/fuzz/run
+
+certs-dev: certs-dev/tls.crt ## certificates for experiments on this machine
+
+certs-dev/tls.crt:
+	$(CARGO) run --locked --quiet --example dev-certs -- certs-dev
+
+demo: build certs-dev ## the gate at work: reviews of each rule over HTTPS, denied, fixed, allowed
+	$(CARGO) run --locked --quiet --example demo
+
+run: build certs-dev ## the gate over the example cluster, until Ctrl-C
+	@echo 'Probes:   curl -s http://127.0.0.1:8080/readyz?verbose'
+	@echo 'A review: curl -s --cacert certs-dev/ca.crt -H "Content-Type: application/json" \'
+	@echo '            --data @deploy/demo/review.json https://localhost:8443/validate'
+	@echo
+	$(PORTCULLIS) serve --cluster deploy/demo/cluster --tls-cert certs-dev/tls.crt --tls-key certs-dev/tls.key --linger 0
+
+update: ## write anew what is generated: the README's tables
+	UPDATE_GENERATED=1 $(CARGO) test --locked --test documentation
+
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -f certs-dev/*.crt certs-dev/*.key

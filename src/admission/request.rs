@@ -1,0 +1,165 @@
+//! The request: only what is read of it is parsed, and the objects stay text until a rule needs
+//! them.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::model::{ObjectRef, Str};
+
+/// `AdmissionReview` as the API server sends it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Review<'a> {
+    #[serde(borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    request: Option<Request<'a>>,
+}
+
+/// `AdmissionRequest`, less what no decision rests on.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Request<'a> {
+    #[serde(borrow)]
+    pub(super) uid: Cow<'a, str>,
+    /// The kind of `object`, converted to a version the webhook is registered for.
+    #[serde(borrow)]
+    pub(super) kind: GroupKind<'a>,
+    /// The kind the client sent.
+    #[serde(borrow)]
+    #[serde(rename = "requestKind")]
+    sent_kind: Option<GroupKind<'a>>,
+    #[serde(borrow, default)]
+    sub_resource: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
+    #[serde(borrow, default)]
+    pub(super) namespace: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) operation: Cow<'a, str>,
+    #[serde(borrow, default)]
+    user_info: UserInfo<'a>,
+    #[serde(borrow)]
+    pub(super) object: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) old_object: Option<&'a RawValue>,
+    #[serde(default)]
+    dry_run: Option<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct GroupKind<'a> {
+    #[serde(borrow, default)]
+    pub(super) group: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) kind: Cow<'a, str>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct UserInfo<'a> {
+    #[serde(borrow, default)]
+    username: Cow<'a, str>,
+}
+
+/// The part of an object's metadata that is needed before it is read in full.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Glance<'a> {
+    #[serde(borrow, default)]
+    metadata: GlanceMeta<'a>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GlanceMeta<'a> {
+    #[serde(borrow, default)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    generate_name: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    deletion_timestamp: Option<Cow<'a, str>>,
+}
+
+/// Reads a review, or says why it is none. Without a uid no answer can be given.
+pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, String> {
+    // Checked once for the whole body: objects are handed on as text.
+    let body = std::str::from_utf8(body).map_err(|error| format!("the body is not UTF-8: {error}"))?;
+    let review: Review<'_> =
+        serde_json::from_str(body).map_err(|error| format!("the body is no AdmissionReview: {error}"))?;
+    if review.kind != "AdmissionReview" || review.api_version != "admission.k8s.io/v1" {
+        return Err(format!(
+            "expected kind `AdmissionReview` of `admission.k8s.io/v1`, not `{}` of `{}`: list `v1` in the webhook's `admissionReviewVersions`",
+            review.kind, review.api_version
+        ));
+    }
+    review.request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())
+}
+
+impl Request<'_> {
+    /// Subresources (`status`, `scale`, `ephemeralcontainers`) alter nothing a rule reads.
+    pub(super) fn is_subresource(&self) -> bool {
+        self.sub_resource.as_deref().is_some_and(|sub_resource| !sub_resource.is_empty())
+    }
+
+    pub(super) fn is_dry_run(&self) -> bool {
+        self.dry_run.unwrap_or(false)
+    }
+
+    /// The controllers that delete a namespace's contents and the dependents of what is gone.
+    pub(super) fn is_by_cleaner(&self) -> bool {
+        matches!(
+            &*self.user_info.username,
+            "system:serviceaccount:kube-system:namespace-controller"
+                | "system:serviceaccount:kube-system:generic-garbage-collector"
+        )
+    }
+
+    /// One of the cluster's own controllers, which create pods on behalf of others.
+    pub(super) fn is_by_controller(&self) -> bool {
+        let username = &*self.user_info.username;
+        username == "system:kube-controller-manager"
+            || username
+                .strip_prefix("system:serviceaccount:kube-system:")
+                .is_some_and(|name| name.ends_with("-controller"))
+    }
+
+    /// Whether the object is being deleted and only waits for its finalizers.
+    pub(super) fn is_object_terminating(&self) -> bool {
+        glance(self.object).metadata.deletion_timestamp.is_some()
+    }
+
+    /// The object's name: the request's is empty for `generateName` and in a collection's deletion.
+    pub(super) fn name(&self) -> Str {
+        if !self.name.is_empty() {
+            return self.name.as_ref().into();
+        }
+        let metadata = glance(self.object.or(self.old_object)).metadata;
+        match (metadata.name.as_deref(), metadata.generate_name.as_deref()) {
+            (Some(name), _) if !name.is_empty() => name.into(),
+            (_, Some(prefix)) if !prefix.is_empty() => format!("{prefix}*").into(),
+            _ => "<unnamed>".into(),
+        }
+    }
+
+    /// The kind the client knows it by.
+    pub(super) fn client_kind(&self) -> &GroupKind<'_> {
+        self.sent_kind.as_ref().unwrap_or(&self.kind)
+    }
+
+    pub(super) fn reference(&self) -> ObjectRef {
+        ObjectRef {
+            kind: self.kind.kind.as_ref().into(),
+            namespace: (!self.namespace.is_empty() && self.kind.kind != "Namespace")
+                .then(|| self.namespace.as_ref().into()),
+            name: self.name(),
+        }
+    }
+}
+
+fn glance(object: Option<&RawValue>) -> Glance<'_> {
+    object.and_then(|object| serde_json::from_str(object.get()).ok()).unwrap_or_default()
+}

@@ -1,0 +1,186 @@
+//! `portcullis serve`: the gate.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::sync::watch;
+
+use super::Outcome;
+use crate::cluster::Cluster;
+use crate::config::{self, Settings};
+use crate::rules::RuleSet;
+use crate::server::{self, ConfigFile, Limits, Options, Shutdown};
+use crate::source::{self, Manifests};
+use crate::telemetry::logs::{self, Format};
+use crate::telemetry::{Metrics, Telemetry};
+use crate::yaml::Source;
+
+/// Runs the gate: answers AdmissionReviews over HTTPS at `/validate`.
+///
+/// Probes and metrics are served in plain HTTP beside it: `/livez`, `/readyz` (`?verbose` says what
+/// is missing) and `/metrics`. Certificate, configuration and manifests may change while it runs:
+/// new ones are taken when they are good, and the last good ones stay when they are not.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  portcullis serve --cluster state/ --tls-cert tls.crt --tls-key tls.key --config portcullis.yaml")]
+pub(super) struct Args {
+    /// The manifests that are the cluster, exactly
+    #[arg(long, value_name = "DIR", env = "PORTCULLIS_CLUSTER")]
+    cluster: PathBuf,
+    /// The configuration; left out, its defaults
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
+    config: Option<PathBuf>,
+    /// The certificate with its chain, PEM
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_TLS_CERT")]
+    tls_cert: PathBuf,
+    /// The certificate's key, PEM
+    #[arg(long, value_name = "FILE", env = "PORTCULLIS_TLS_KEY")]
+    tls_key: PathBuf,
+    /// Where reviews are answered
+    #[arg(long, value_name = "ADDRESS", env = "PORTCULLIS_LISTEN", default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// Where probes and metrics are answered
+    #[arg(long, value_name = "ADDRESS", env = "PORTCULLIS_OPERATIONS", default_value = "0.0.0.0:8080")]
+    operations: SocketAddr,
+    /// How the log is written: text, json, or auto (text on a terminal)
+    #[arg(long, value_name = "FORMAT", env = "PORTCULLIS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter by module; else PORTCULLIS_LOG
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// The most connections at a time; one more is closed at once
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+    /// The most reviews at a time; one more is answered 429
+    #[arg(long, value_name = "N", default_value_t = Limits::default().reviews)]
+    max_reviews: usize,
+    /// How often files are looked at for changes, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    reload_every: u64,
+    /// How long requests are served on after readiness is withdrawn, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Shutdown::default().linger.as_secs())]
+    linger: u64,
+    /// How long requests that have begun may take after that, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = Shutdown::default().drain.as_secs())]
+    drain: u64,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}
+
+pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    let (bytes, settings) = match &args.config {
+        Some(path) => {
+            let settings = config::load(path)?;
+            // Read again for the comparison: a change in between is taken at the first look.
+            (std::fs::read(path).unwrap_or_default(), settings)
+        }
+        None => (Vec::new(), Settings::default()),
+    };
+    let cluster = read_cluster(&args.cluster).map_err(anyhow::Error::msg)?;
+    let format = match args.log_format {
+        LogFormat::Auto => Format::Auto,
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    };
+    logs::init(format, args.log_level.as_deref())?;
+    let runtime = server::runtime().context("the runtime cannot be started")?;
+    runtime.block_on(serve(args, &settings, bytes, cluster))
+}
+
+async fn serve(args: &Args, settings: &Settings, config: Vec<u8>, cluster: Cluster) -> anyhow::Result<Outcome> {
+    let telemetry = Telemetry::default();
+    let shutdown = server::shutdown_requested().context("signals cannot be caught")?;
+    let every = Duration::from_secs(args.reload_every);
+    let options = Options {
+        webhook: args.listen,
+        operations: args.operations,
+        certificate_every: every,
+        limits: Limits { connections: args.max_connections, reviews: args.max_reviews, ..Limits::default() },
+        shutdown: Shutdown { linger: Duration::from_secs(args.linger), drain: Duration::from_secs(args.drain) },
+        ..Options::new(&args.tls_cert, &args.tls_key)
+    };
+    count_objects(&telemetry.metrics, &cluster);
+    let (cluster_sender, cluster) = watch::channel(Arc::new(cluster));
+    let (rules_sender, rules) = watch::channel(Arc::new(settings.rule_set()));
+
+    let following =
+        tokio::spawn(follow_cluster(args.cluster.clone(), every, cluster_sender, telemetry.metrics.clone()));
+    let configured = args.config.clone().map(|path| {
+        let file = ConfigFile { path: path.clone(), in_force: config, every };
+        let load = move |bytes: &[u8]| load_rules(&path, bytes);
+        tokio::spawn(server::follow_config(file, load, rules_sender.clone(), telemetry.metrics.clone()))
+    });
+    let served = server::run(options, cluster, rules, telemetry, shutdown).await;
+    following.abort();
+    if let Some(configured) = configured {
+        configured.abort();
+    }
+    drop(rules_sender);
+    served?;
+    Ok(Outcome::Clean)
+}
+
+fn load_rules(path: &Path, bytes: &[u8]) -> Result<RuleSet, String> {
+    match Source::decode(path.display().to_string(), bytes.to_vec()) {
+        (source, None) => config::read(source).map(|settings| settings.rule_set()).map_err(|error| error.to_string()),
+        (_, Some(problem)) => Err(problem.message),
+    }
+}
+
+/// The cluster a folder holds, or why it is not known in full.
+fn read_cluster(path: &Path) -> Result<Cluster, String> {
+    let manifests = Manifests::read(&[path], "default");
+    if manifests.faults.is_empty() {
+        return Ok(manifests.cluster());
+    }
+    let faults = manifests.faults.iter().map(|fault| match manifests.place_of(fault) {
+        Some(place) => format!("{place}: {}", fault.problem.message),
+        None => format!("{}: {}", fault.name, fault.problem.message),
+    });
+    Err(format!("the cluster in `{}` cannot be read: {}", path.display(), faults.collect::<Vec<_>>().join("; ")))
+}
+
+/// Reads the folder again whenever a file in it has changed. What cannot be read leaves in force
+/// what was.
+async fn follow_cluster(path: PathBuf, every: Duration, cluster: watch::Sender<Arc<Cluster>>, metrics: Metrics) {
+    let mut seen = source::stamp(&path);
+    loop {
+        tokio::time::sleep(every).await;
+        let looked = path.clone();
+        let known = seen.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let stamp = source::stamp(&looked);
+            (stamp != known).then(|| (stamp, read_cluster(&looked)))
+        });
+        let Ok(Some((stamp, read))) = read.await else { continue };
+        seen = stamp;
+        match read {
+            Ok(read) => {
+                count_objects(&metrics, &read);
+                cluster.send_replace(Arc::new(read));
+                tracing::info!(path = %path.display(), "cluster reloaded");
+            }
+            Err(error) => tracing::error!(error, "the cluster's manifests are refused, the last good ones stay"),
+        }
+    }
+}
+
+/// Sets the gauge of objects, kind by kind.
+fn count_objects(metrics: &Metrics, cluster: &Cluster) {
+    let total =
+        |count: fn(&crate::cluster::NamespaceState) -> usize| cluster.namespaces().map(|state| count(state)).sum();
+    metrics.objects("Namespace", total(|state| usize::from(state.object.is_some())));
+    metrics.objects("Workload", total(|state| state.workloads.len()));
+    metrics.objects("NetworkPolicy", total(|state| state.policies.len()));
+    metrics.objects("Service", total(|state| state.services.len()));
+    metrics.objects("PeerAuthentication", total(|state| state.peer_authentications.len()));
+}

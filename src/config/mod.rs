@@ -1,0 +1,166 @@
+//! The configuration: one YAML file into rules that are ready to run.
+//!
+//! [`read`] is strict: an unknown field, a wrong value or an option no rule has is a problem with
+//! its place in the file. What it accepts is [`Settings`], every field defaulted, and
+//! [`Settings::rule_set`] cannot fail.
+//!
+//! The commented default file and the JSON Schema are generated from these types and the rules'
+//! own, so that neither can say something else than what is read.
+
+mod defaults;
+mod read;
+mod schema;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use crate::mesh::MeshSettings;
+use crate::reach::{Cni, DnsSettings};
+use crate::rules::{
+    Action, ActiveRule, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, Environment, Mode, NamespaceSettings, Profile,
+    RULES, RuleSet,
+};
+
+pub use defaults::defaults;
+pub use read::{Error, closest, load, read};
+pub use schema::schema;
+
+/// What the configuration file sets. Every field may be left out.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct Settings {
+    /// The set of actions rules start from: `baseline` denies what breaks or opens a namespace and
+    /// warns of the rest, `restricted` denies all of it.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Profile>")]
+    pub profile: Profile,
+    /// The strongest action taken: with `enforce` rules get what they ask for, with `warn` nothing
+    /// is denied, with `audit` nothing is said to the user and findings are only recorded. A
+    /// namespace's label `portcullis.dev/mode` sets it for that namespace.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Mode>")]
+    pub mode: Mode,
+    /// What becomes of a change when a rule fails while judging it, which is a fault in Portcullis
+    /// and not in the change: `deny`, `warn` or `audit`.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<OnError>")]
+    pub on_error: OnError,
+    /// Each rule by its name: its `action` (`deny`, `warn`, `audit` or `off`; left out, the
+    /// profile's) and its options. `portcullis rules NAME` explains a rule and its options.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "serde_json::Map<String, Value>")]
+    rules: BTreeMap<String, RuleSettings>,
+    /// Which namespaces the rules leave alone.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<NamespaceSettings>")]
+    pub namespaces: NamespaceSettings,
+    /// Where pods resolve names. Left empty, cluster DNS is found by its Service and its pods.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<DnsSettings>")]
+    pub dns: DnsSettings,
+    /// How the mesh is set up, where the cluster does not say.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<MeshSettings>")]
+    pub mesh: MeshSettings,
+    /// What enforces NetworkPolicies in this cluster, where implementations differ.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<Cni>")]
+    pub cni: Cni,
+}
+
+/// What becomes of a change when a rule fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnError {
+    /// It is refused.
+    Deny,
+    /// It is allowed, and the user is told.
+    #[default]
+    Warn,
+    /// It is allowed, and recorded.
+    Audit,
+}
+
+impl OnError {
+    const fn action(self) -> Action {
+        match self {
+            Self::Deny => Action::Deny,
+            Self::Warn => Action::Warn,
+            Self::Audit => Action::Audit,
+        }
+    }
+}
+
+/// What the file says of one rule. The options were accepted by the rule when they were read.
+#[derive(Debug, Default, PartialEq, Serialize)]
+struct RuleSettings {
+    action: Option<Action>,
+    #[serde(flatten)]
+    options: serde_json::Map<String, Value>,
+}
+
+/// Takes any mapping; what is in it is the rule's to judge, in [`read`].
+impl<'de> Deserialize<'de> for RuleSettings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let options: Option<serde_json::Map<String, Value>> = Deserialize::deserialize(deserializer)?;
+        Ok(Self { action: None, options: options.unwrap_or_default() })
+    }
+}
+
+/// A section with nothing under it is one whose lines are all commented out.
+fn null_is_default<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Settings {
+    /// The rules as these settings want them.
+    pub fn rule_set(&self) -> RuleSet {
+        let active = |entry: &'static Entry| {
+            let action = self.action(entry);
+            let options = self.rules.get(entry.meta.name).map(|rule| rule.options.clone()).unwrap_or_default();
+            let rule = entry.build(options.into())?.expect("a rule's options are checked when they are read");
+            (action > Action::Off).then_some(ActiveRule { rule, action })
+        };
+        RuleSet {
+            rules: RULES.iter().filter_map(active).collect(),
+            environment: Environment {
+                namespaces: self.namespaces.clone(),
+                dns: self.dns.clone(),
+                mesh: self.mesh.clone(),
+                cni: self.cni.clone(),
+            },
+            profile: self.profile,
+            mode: self.mode,
+            on_unreadable: crate::rules::entry(CL_UNREADABLE_OBJECT.name)
+                .map_or(Action::Warn, |entry| self.action(entry)),
+            on_error: self.on_error.action(),
+        }
+    }
+
+    /// What a rule asks for: what the file says, else what the profile says.
+    pub fn action(&self, entry: &Entry) -> Action {
+        if entry.meta.name == CL_RULE_FAILED.name {
+            return self.on_error.action();
+        }
+        let set = self.rules.get(entry.meta.name).and_then(|rule| rule.action);
+        set.unwrap_or(match self.profile {
+            Profile::Baseline => entry.meta.baseline,
+            Profile::Restricted => entry.meta.restricted,
+        })
+    }
+
+    /// The options of a rule that differ from its defaults.
+    pub fn changed_options(&self, entry: &Entry) -> Vec<(String, Value)> {
+        let built = |options: Value| match entry.build(options) {
+            Some(Ok(rule)) => rule.options(),
+            Some(Err(_)) | None => Value::Null,
+        };
+        let set = self.rules.get(entry.meta.name).map(|rule| rule.options.clone()).unwrap_or_default();
+        let (default, effective) = (built(Value::Object(serde_json::Map::new())), built(set.into()));
+        let Value::Object(effective) = effective else { return Vec::new() };
+        effective.into_iter().filter(|(name, value)| default.get(name) != Some(value)).collect()
+    }
+}

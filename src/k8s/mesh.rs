@@ -1,0 +1,157 @@
+//! Istio's objects, read tolerantly: a mode or field of a newer version must not make a policy
+//! unreadable, and must not pass silently either.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::meta::{Identity, Meta};
+use super::read::{Source, Strict};
+use super::{Lowered, Problem, Read, Written as WrittenLabels, done, labels};
+use crate::model::{FieldPath, Labels, MeshConfig, MtlsMode, Object, PeerAuthentication, Revision, Str};
+
+#[derive(Deserialize)]
+struct Written {
+    metadata: Meta,
+    spec: Option<Strict<Spec>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spec {
+    selector: Option<WorkloadSelector>,
+    mtls: Option<Mtls>,
+    port_level_mtls: Option<BTreeMap<String, Option<Mtls>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct WorkloadSelector {
+    match_labels: Option<WrittenLabels>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Mtls {
+    mode: Option<Str>,
+}
+
+pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: &str) -> Read {
+    let Written { metadata, spec } = source.read()?;
+    let Strict { value: spec, unknown } = spec.unwrap_or(Strict { value: Spec::default(), unknown: Vec::new() });
+    let mut problems: Vec<Problem> = unknown
+        .into_iter()
+        .map(|path| {
+            let message = "unknown field: Istio ignores it, and a newer version may give it a meaning";
+            Problem::new(FieldPath::new(format!("spec.{path}")), message)
+        })
+        .collect();
+    let Spec { selector, mtls, port_level_mtls } = spec;
+    let mode = mode(mtls, || FieldPath::new("spec.mtls.mode"), &mut problems);
+    let selector = labels(selector.and_then(|selector| selector.match_labels).as_ref());
+    if selector.iter().any(|(key, value)| key.contains('*') || value.contains('*')) {
+        let message = "Istio takes no `*` here: labels are matched exactly";
+        problems.push(Problem::new(FieldPath::new("spec.selector.matchLabels"), message));
+    }
+    let ports_path = FieldPath::new("spec.portLevelMtls");
+    if port_level_mtls.is_some() && selector.is_empty() {
+        let message = "`portLevelMtls` needs a `selector`: without one, Istio does not apply it";
+        problems.push(Problem::new(ports_path.clone(), message));
+    }
+    let mut ports = BTreeMap::new();
+    for (port, mtls) in port_level_mtls.into_iter().flatten() {
+        let path = ports_path.field(&port);
+        match port.parse::<u16>() {
+            Ok(number) if number > 0 => {
+                let mode = self::mode(mtls, || path.field("mode"), &mut problems);
+                ports.insert(number, mode);
+            }
+            _ => problems.push(Problem::new(path, format!("`{port}` is no port: ports are 1 to 65535"))),
+        }
+    }
+    let policy = PeerAuthentication {
+        namespace: metadata.namespace(namespace),
+        name: metadata.name(),
+        created: metadata.created(),
+        selector,
+        mode,
+        ports,
+        is_partial: !problems.is_empty(),
+    };
+    Ok(Lowered { object: Some(Object::PeerAuthentication(Arc::new(policy))), problems })
+}
+
+fn mode(mtls: Option<Mtls>, path: impl Fn() -> FieldPath, problems: &mut Vec<Problem>) -> MtlsMode {
+    match mtls.and_then(|mtls| mtls.mode).unwrap_or_default().as_str() {
+        "" | "UNSET" => MtlsMode::Unset,
+        "DISABLE" => MtlsMode::Disable,
+        "PERMISSIVE" => MtlsMode::Permissive,
+        "STRICT" => MtlsMode::Strict,
+        other => {
+            let message = format!("unknown mode `{other}`: UNSET, DISABLE, PERMISSIVE and STRICT are supported");
+            problems.push(Problem::new(path(), message));
+            MtlsMode::Unknown(other.into())
+        }
+    }
+}
+
+/// What is left of a PeerAuthentication whose shape cannot be read: one about its whole namespace,
+/// of a mode nobody knows, so that nothing there is judged as if it were not there.
+pub(super) fn unreadable_peer_authentication<'a>(source: impl Source<'a>, namespace: &str) -> Option<Object> {
+    #[derive(Deserialize)]
+    struct Written {
+        metadata: Identity,
+    }
+    let Written { metadata } = source.read().ok()?;
+    Some(Object::PeerAuthentication(Arc::new(PeerAuthentication {
+        namespace: metadata.namespace(namespace),
+        name: metadata.name(),
+        created: None,
+        selector: Labels::default(),
+        mode: MtlsMode::Unknown("unreadable".into()),
+        ports: BTreeMap::new(),
+        is_partial: true,
+    })))
+}
+
+/// The mesh's own ConfigMap: `istio`, or `istio-<revision>`, with the key `mesh`.
+pub(super) fn lower_config<'a>(source: impl Source<'a>, namespace: &str) -> Read {
+    #[derive(Deserialize)]
+    struct Written {
+        metadata: Meta,
+        #[serde(default)]
+        data: Option<BTreeMap<String, Option<String>>>,
+    }
+    let Written { metadata, data } = source.read()?;
+    let name = metadata.name();
+    if name != "istio" && !name.starts_with("istio-") {
+        return Ok(Lowered::default());
+    }
+    let Some(mesh) = data.and_then(|mut data| data.remove("mesh")).flatten() else { return Ok(Lowered::default()) };
+    let root_namespace = mesh.lines().find_map(|line| line.strip_prefix("rootNamespace:"));
+    let root_namespace = root_namespace
+        .map(|value| value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']))
+        .filter(|value| !value.is_empty())
+        .map(Str::from);
+    Ok(done(Object::MeshConfig(Arc::new(MeshConfig {
+        namespace: metadata.namespace(namespace),
+        name,
+        root_namespace,
+    }))))
+}
+
+/// An injector of the mesh's sidecars.
+pub(super) fn lower_revision<'a>(source: impl Source<'a>) -> Read {
+    #[derive(Deserialize)]
+    struct Written {
+        metadata: Meta,
+    }
+    let Written { metadata } = source.read()?;
+    let labels = metadata.labels();
+    let (revision, tag) = (labels.get("istio.io/rev").cloned(), labels.get("istio.io/tag").cloned());
+    if revision.is_none() && tag.is_none() {
+        return Ok(Lowered::default());
+    }
+    Ok(done(Object::Revision(Arc::new(Revision { webhook: metadata.name(), revision, tag }))))
+}

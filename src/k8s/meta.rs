@@ -1,0 +1,103 @@
+//! `metadata`: the parts of it that any rule reads.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::{Written, labels};
+use crate::model::{Labels, Owner, Str};
+
+/// `ObjectMeta`, less what no rule reads (managed fields above all, which outweigh the rest).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Meta {
+    name: Option<Str>,
+    generate_name: Option<Str>,
+    namespace: Option<Str>,
+    labels: Option<Written>,
+    annotations: Option<Written>,
+    creation_timestamp: Option<Timestamp>,
+    deletion_timestamp: Option<Timestamp>,
+    owner_references: Option<Vec<OwnerReference>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OwnerReference {
+    kind: Str,
+    name: Str,
+    #[serde(default)]
+    controller: Option<bool>,
+}
+
+impl Meta {
+    /// The name; of an object that is about to be given one, its prefix and an asterisk.
+    pub(super) fn name(&self) -> Str {
+        name(self.name.as_ref(), self.generate_name.as_ref())
+    }
+
+    pub(super) fn namespace(&self, default: &str) -> Str {
+        namespace(self.namespace.as_ref(), default)
+    }
+
+    pub(super) fn labels(&self) -> Labels {
+        labels(self.labels.as_ref())
+    }
+
+    /// The annotations whose key starts with one of these.
+    pub(super) fn annotations(&self, prefixes: &[&str]) -> Labels {
+        let Some(written) = &self.annotations else { return Labels::default() };
+        let of_interest = written.iter().filter(|(key, _)| prefixes.iter().any(|prefix| key.starts_with(prefix)));
+        of_interest.map(|(key, value)| (key.clone(), value.clone().unwrap_or_default())).collect()
+    }
+
+    pub(super) fn created(&self) -> Option<Timestamp> {
+        self.creation_timestamp
+    }
+
+    pub(super) fn is_terminating(&self) -> bool {
+        self.deletion_timestamp.is_some()
+    }
+
+    pub(super) fn controller(&self) -> Option<Owner> {
+        let mut owners = self.owner_references.iter().flatten();
+        let owner = owners.find(|owner| owner.controller == Some(true))?;
+        Some(Owner { kind: owner.kind.clone(), name: owner.name.clone() })
+    }
+}
+
+/// The least that can be asked of `metadata`: who it is. Fields that are no strings are left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Identity {
+    name: serde_json::Value,
+    generate_name: serde_json::Value,
+    namespace: serde_json::Value,
+}
+
+impl Identity {
+    pub(super) fn name(&self) -> Str {
+        name(text(&self.name).as_ref(), text(&self.generate_name).as_ref())
+    }
+
+    pub(super) fn namespace(&self, default: &str) -> Str {
+        namespace(text(&self.namespace).as_ref(), default)
+    }
+}
+
+fn text(value: &serde_json::Value) -> Option<Str> {
+    value.as_str().map(Str::from)
+}
+
+fn name(name: Option<&Str>, prefix: Option<&Str>) -> Str {
+    match (name, prefix) {
+        (Some(name), _) if !name.is_empty() => name.clone(),
+        (_, Some(prefix)) if !prefix.is_empty() => format!("{prefix}*").into(),
+        _ => Str::default(),
+    }
+}
+
+fn namespace(namespace: Option<&Str>, default: &str) -> Str {
+    match namespace {
+        Some(namespace) if !namespace.is_empty() => namespace.clone(),
+        _ => default.into(),
+    }
+}

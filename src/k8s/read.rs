@@ -1,0 +1,69 @@
+//! Reading a typed value out of JSON text or a parsed value, with the path of what is wrong.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use serde_path_to_error::Segment;
+
+use super::Problem;
+use crate::model::FieldPath;
+
+/// Where an object is read from.
+pub(super) trait Source<'a>: Copy {
+    /// The object as a `T`, or the first thing about it that is none.
+    fn read<T: DeserializeOwned>(self) -> Result<T, Problem>;
+}
+
+impl<'a> Source<'a> for &'a str {
+    fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
+        // The path costs time at every field, so it is asked for only once something is wrong.
+        serde_json::from_str(self).or_else(|_| {
+            let mut json = serde_json::Deserializer::from_str(self);
+            serde_path_to_error::deserialize(&mut json).map_err(|error| problem(&error))
+        })
+    }
+}
+
+impl<'a> Source<'a> for &'a Value {
+    fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
+        T::deserialize(self).or_else(|_| serde_path_to_error::deserialize(self).map_err(|error| problem(&error)))
+    }
+}
+
+fn problem(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let path = error.path().iter().fold(FieldPath::root(), |path, segment| match segment {
+        Segment::Seq { index } => path.index(*index),
+        Segment::Map { key } => path.field(key),
+        Segment::Enum { variant } => path.field(variant),
+        Segment::Unknown => path,
+    });
+    let message = error.inner().to_string();
+    // The place in a text nobody sees (one line of JSON) helps nobody.
+    let message = message.split(" at line ").next().unwrap_or_default().to_owned();
+    Problem::new(path, message)
+}
+
+/// A value together with the fields of it that its type does not know.
+#[derive(Debug)]
+pub(super) struct Strict<T> {
+    pub(super) value: T,
+    pub(super) unknown: Vec<FieldPath>,
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Strict<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut unknown = Vec::new();
+        let value = serde_ignored::deserialize(deserializer, |path| unknown.push(field_path(&path)))?;
+        Ok(Self { value, unknown })
+    }
+}
+
+fn field_path(path: &serde_ignored::Path<'_>) -> FieldPath {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => FieldPath::root(),
+        Path::Seq { parent, index } => field_path(parent).index(*index),
+        Path::Map { parent, key } => field_path(parent).field(key),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => field_path(parent),
+    }
+}

@@ -1,0 +1,220 @@
+//! Pods and everything with a pod template.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::meta::Meta;
+use super::policy::port_number;
+use super::read::Source;
+use super::{Lowered, Problem, Read};
+use crate::model::{ContainerPort, DnsPolicy, FieldPath, Object, Str, Workload, WorkloadId};
+use crate::netset::Protocol;
+
+/// Annotations that decide whether and how a pod is part of a mesh.
+const MESH_ANNOTATIONS: &[&str] =
+    &["sidecar.istio.io/", "traffic.sidecar.istio.io/", "ambient.istio.io/", "inject.istio.io/"];
+
+#[derive(Deserialize)]
+struct PodWritten {
+    metadata: Meta,
+    spec: Option<PodSpec>,
+    status: Option<PodStatus>,
+}
+
+/// A kind with its template at `spec.template`.
+#[derive(Deserialize)]
+struct TemplateWritten {
+    metadata: Meta,
+    spec: Option<TemplateSpec>,
+    status: Option<JobStatus>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct TemplateSpec {
+    replicas: Option<i64>,
+    template: Option<Template>,
+    job_template: Option<JobTemplate>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct JobTemplate {
+    spec: Option<JobSpec>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct JobSpec {
+    template: Option<Template>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Template {
+    metadata: Option<Meta>,
+    spec: Option<PodSpec>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct PodSpec {
+    containers: Option<Vec<Container>>,
+    init_containers: Option<Vec<Container>>,
+    host_network: Option<bool>,
+    dns_policy: Option<Str>,
+    dns_config: Option<DnsConfig>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Container {
+    name: Option<Str>,
+    ports: Option<Vec<PortWritten>>,
+    restart_policy: Option<Str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PortWritten {
+    name: Option<Str>,
+    protocol: Option<Str>,
+    container_port: i32,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct DnsConfig {
+    nameservers: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct PodStatus {
+    phase: Option<Str>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs")]
+    pod_ips: Option<Vec<PodIp>>,
+}
+
+#[derive(Deserialize)]
+struct PodIp {
+    #[serde(default)]
+    ip: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct JobStatus {
+    conditions: Option<Vec<Condition>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: Str,
+    status: Str,
+}
+
+pub(super) fn lower<'a>(kind: &str, source: impl Source<'a>, namespace: &str) -> Read {
+    let mut problems = Vec::new();
+    let workload = if kind == "Pod" {
+        let PodWritten { metadata, spec, status } = source.read()?;
+        let status = status.unwrap_or_default();
+        let mut workload =
+            pod(kind, &metadata, &metadata, spec.unwrap_or_default(), namespace, &FieldPath::root(), &mut problems);
+        workload.is_finished = status.phase.as_deref().is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
+        let listed = status.pod_ips.into_iter().flatten().map(|pod_ip| pod_ip.ip);
+        workload.ips = status.pod_ip.into_iter().chain(listed).filter_map(|ip| ip.parse().ok()).collect();
+        workload.ips.sort_unstable();
+        workload.ips.dedup();
+        workload
+    } else {
+        let TemplateWritten { metadata, spec, status } = source.read()?;
+        let spec = spec.unwrap_or_default();
+        let path = FieldPath::new(if kind == "CronJob" { "spec.jobTemplate.spec.template" } else { "spec.template" });
+        let template = match kind {
+            "CronJob" => spec.job_template.and_then(|job| job.spec).and_then(|spec| spec.template),
+            _ => spec.template,
+        };
+        let Template { metadata: pod_metadata, spec: pod_spec } = template.unwrap_or_default();
+        let (pod_metadata, pod_spec) = (pod_metadata.unwrap_or_default(), pod_spec.unwrap_or_default());
+        let mut workload = pod(kind, &metadata, &pod_metadata, pod_spec, namespace, &path, &mut problems);
+        let mut conditions = status.unwrap_or_default().conditions.into_iter().flatten();
+        // A Job that ended, and the empty ReplicaSets a Deployment keeps to roll back to.
+        workload.is_finished = match kind {
+            "Job" => conditions.any(|it| (it.kind == "Complete" || it.kind == "Failed") && it.status == "True"),
+            "ReplicaSet" => workload.owner.is_some() && spec.replicas == Some(0),
+            _ => false,
+        };
+        workload
+    };
+    Ok(Lowered { object: Some(Object::Workload(Arc::new(workload))), problems })
+}
+
+fn pod(
+    kind: &str,
+    metadata: &Meta,
+    pod_metadata: &Meta,
+    spec: PodSpec,
+    namespace: &str,
+    path: &FieldPath,
+    problems: &mut Vec<Problem>,
+) -> Workload {
+    let spec_path = path.field("spec");
+    let PodSpec { containers, init_containers, host_network, dns_policy, dns_config } = spec;
+    let containers: Vec<Container> = containers.unwrap_or_default();
+    // An ordinary init container is gone before the pod serves; one that restarts is a sidecar.
+    let init_containers: Vec<Container> = init_containers.unwrap_or_default();
+    let sidecars = init_containers.iter().filter(|it| it.restart_policy.as_deref() == Some("Always"));
+    let mut ports = Vec::new();
+    for written in containers.iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten()) {
+        match (port_number(written.container_port), written.protocol.as_deref().unwrap_or("TCP").parse::<Protocol>()) {
+            (Some(number), Ok(protocol)) => ports.push(ContainerPort { name: written.name.clone(), protocol, number }),
+            _ => problems.push(Problem::new(
+                spec_path.field("containers"),
+                format!(
+                    "{} {} is no container port: TCP, UDP or SCTP, 1 to 65535",
+                    written.protocol.as_deref().unwrap_or("TCP"),
+                    written.container_port
+                ),
+            )),
+        }
+    }
+    let has_proxy = containers.iter().chain(&init_containers).any(|it| it.name.as_deref() == Some("istio-proxy"));
+    let mut nameservers = Vec::new();
+    for (i, text) in dns_config.and_then(|config| config.nameservers).into_iter().flatten().enumerate() {
+        match text.parse::<IpAddr>() {
+            Ok(address) => nameservers.push(address),
+            Err(_) => problems.push(Problem::new(
+                spec_path.field("dnsConfig").field("nameservers").index(i),
+                format!("`{text}` is no IP address"),
+            )),
+        }
+    }
+    Workload {
+        id: WorkloadId { kind: kind.into(), name: metadata.name() },
+        namespace: metadata.namespace(namespace),
+        labels: pod_metadata.labels(),
+        annotations: pod_metadata.annotations(MESH_ANNOTATIONS),
+        owner: metadata.controller(),
+        ports,
+        host_network: host_network.unwrap_or(false),
+        dns_policy: match dns_policy.as_deref() {
+            None | Some("" | "ClusterFirst") => DnsPolicy::ClusterFirst,
+            Some("ClusterFirstWithHostNet") => DnsPolicy::ClusterFirstWithHostNet,
+            Some("Default") => DnsPolicy::Default,
+            Some("None") => DnsPolicy::None,
+            Some(_) => DnsPolicy::Unknown,
+        },
+        nameservers,
+        ips: Vec::new(),
+        is_finished: false,
+        has_proxy,
+        is_partial: !problems.is_empty(),
+    }
+}

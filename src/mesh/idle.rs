@@ -1,0 +1,88 @@
+//! Policies that say STRICT and change nothing: false assurance.
+
+use super::{DEFAULT_ROOT, Dataplane, Mesh, Mode};
+use crate::model::{MtlsMode, PeerAuthentication, Str};
+
+/// A policy that says STRICT, without effect on what it says it of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle<'a> {
+    /// The policy.
+    pub policy: &'a PeerAuthentication,
+    /// Why.
+    pub cause: Cause<'a>,
+}
+
+/// Why a policy has no effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause<'a> {
+    /// Policies with a selector are ignored in the root namespace.
+    SelectorInRoot,
+    /// Another of the same scope is older.
+    OlderWins(&'a PeerAuthentication),
+    /// It selects nothing that runs in its namespace.
+    SelectsNothing,
+    /// It is in a namespace that is taken for the root and is not: it counts only there.
+    NotTheRoot(Str),
+}
+
+impl<'a> Mesh<'a> {
+    /// The policies of a namespace that say STRICT to no effect, where something they are about
+    /// is not STRICT. Where it is STRICT all the same, nobody is misled.
+    pub fn idle(&self, namespace: &str) -> Vec<Idle<'a>> {
+        let Some(state) = self.cluster.namespace(namespace) else { return Vec::new() };
+        let policies = self.policies(namespace);
+        if policies.unreadable.is_some() {
+            return Vec::new();
+        }
+        let strict = state.peer_authentications.iter().map(AsRef::as_ref).filter(|policy| says_strict(policy));
+        strict.filter_map(|policy| Some(Idle { policy, cause: self.cause(policy)? })).collect()
+    }
+
+    fn cause(&self, policy: &'a PeerAuthentication) -> Option<Cause<'a>> {
+        let policies = self.policies(&policy.namespace);
+        let in_root = policy.namespace == self.root.namespace;
+        let inherits_strict = policies.inherited(Dataplane::Sidecar).mode == Mode::Strict;
+        if policy.selector.is_empty() {
+            let winner = if in_root { policies.mesh_wide } else { policies.namespace_wide };
+            return match winner {
+                Some(winner) if winner.name != policy.name => (!inherits_strict).then_some(Cause::OlderWins(winner)),
+                _ if !in_root && self.is_taken_for_root(&policy.namespace) => {
+                    (self.mesh_wide().mode != Mode::Strict).then(|| Cause::NotTheRoot(self.root.namespace.clone()))
+                }
+                _ => None,
+            };
+        }
+        if in_root {
+            return (!inherits_strict).then_some(Cause::SelectorInRoot);
+        }
+        let state = self.cluster.namespace(&policy.namespace)?;
+        let mut live = state.live_workloads().peekable();
+        // A namespace of which no workload is known is one whose workloads come later.
+        live.peek()?;
+        let selected: Vec<_> = live.filter(|workload| policy.selector.is_subset(&workload.labels)).collect();
+        if selected.is_empty() {
+            return (!inherits_strict).then_some(Cause::SelectsNothing);
+        }
+        let mut winner = None;
+        let mut misleads = false;
+        for workload in selected {
+            let first = policies.of_workload(&workload.labels)?;
+            if first.name == policy.name {
+                return None;
+            }
+            winner = winner.or(Some(first));
+            let effective = policies.effective(&workload.labels, Dataplane::Sidecar);
+            misleads |= effective.settings().any(|(_, setting)| setting.mode != Mode::Strict);
+        }
+        winner.filter(|_| misleads).map(Cause::OlderWins)
+    }
+
+    /// Namespaces people put mesh-wide policies in: where the control plane usually is, or is.
+    fn is_taken_for_root(&self, namespace: &str) -> bool {
+        namespace == DEFAULT_ROOT || self.cluster.mesh_configs().any(|config| config.namespace == namespace)
+    }
+}
+
+fn says_strict(policy: &PeerAuthentication) -> bool {
+    policy.mode == MtlsMode::Strict || policy.ports.values().any(|mode| *mode == MtlsMode::Strict)
+}

@@ -1,0 +1,245 @@
+//! What a port accepts, and which policy says so.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Dataplane;
+use crate::cluster::Cluster;
+use crate::model::{Labels, MtlsMode, PeerAuthentication, Str};
+
+/// What a port accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mode {
+    /// Mutual TLS only.
+    Strict,
+    /// Plaintext and mutual TLS.
+    Permissive,
+    /// Plaintext only.
+    Disable,
+    /// Whatever the application takes: traffic does not pass the proxy, and no policy counts.
+    Bypassed,
+    /// It cannot be judged.
+    Unknown,
+}
+
+impl Mode {
+    /// How much weaker than mutual TLS only; nothing where that is not known. Plaintext only and
+    /// no proxy at all are equally far from it.
+    pub fn weakness(self) -> Option<u8> {
+        match self {
+            Self::Strict => Some(0),
+            Self::Permissive => Some(1),
+            Self::Disable | Self::Bypassed => Some(2),
+            Self::Unknown => None,
+        }
+    }
+
+    /// Whether it is known to accept more than another.
+    pub fn is_weaker_than(self, other: Self) -> bool {
+        matches!((self.weakness(), other.weakness()), (Some(this), Some(other)) if this > other)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Strict => "STRICT",
+            Self::Permissive => "PERMISSIVE",
+            Self::Disable => "DISABLE",
+            Self::Bypassed => "past the proxy",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
+/// A mode and who decided it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting<'a> {
+    /// What is accepted.
+    pub mode: Mode,
+    /// Who says so; of an unknown mode, whose words are not understood.
+    pub by: Authority<'a>,
+}
+
+/// Who decides a mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority<'a> {
+    /// This policy.
+    Policy(&'a PeerAuthentication),
+    /// No policy: Istio's own default, PERMISSIVE.
+    Nobody,
+    /// An annotation of this key on the workload, which keeps traffic from the proxy.
+    Annotation(&'static str),
+}
+
+impl<'a> Setting<'a> {
+    /// Istio's own default.
+    pub const DEFAULT: Self = Self { mode: Mode::Permissive, by: Authority::Nobody };
+
+    fn unknown(policy: &'a PeerAuthentication) -> Self {
+        Self { mode: Mode::Unknown, by: Authority::Policy(policy) }
+    }
+
+    /// What a policy that writes this mode decides; nothing where it leaves the decision to the
+    /// next wider scope.
+    fn written(mode: &MtlsMode, policy: &'a PeerAuthentication) -> Option<Self> {
+        let mode = match mode {
+            MtlsMode::Unset => return None,
+            MtlsMode::Disable => Mode::Disable,
+            MtlsMode::Permissive => Mode::Permissive,
+            MtlsMode::Strict => Mode::Strict,
+            MtlsMode::Unknown(_) => Mode::Unknown,
+        };
+        Some(Self { mode, by: Authority::Policy(policy) })
+    }
+
+    /// ztunnel speaks mutual TLS or lets plaintext through; it has no way to insist on plaintext.
+    fn in_ambient(self) -> Self {
+        match self.mode {
+            Mode::Disable => Self { mode: Mode::Permissive, ..self },
+            Mode::Strict | Mode::Permissive | Mode::Bypassed | Mode::Unknown => self,
+        }
+    }
+}
+
+/// What every port of a workload accepts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effective<'a> {
+    /// Of all ports without a setting of their own.
+    pub default: Setting<'a>,
+    /// Of single ports.
+    pub ports: BTreeMap<u16, Setting<'a>>,
+}
+
+/// A port that accepts more than it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drop<'a> {
+    /// Which; nothing for all ports without a setting of their own, before or after.
+    pub port: Option<u16>,
+    /// What it accepted.
+    pub from: Setting<'a>,
+    /// What it accepts.
+    pub to: Setting<'a>,
+}
+
+impl<'a> Effective<'a> {
+    /// What a port accepts.
+    pub fn port(&self, port: u16) -> Setting<'a> {
+        self.ports.get(&port).copied().unwrap_or(self.default)
+    }
+
+    /// Whether some port takes mutual TLS only.
+    pub fn has_strict(&self) -> bool {
+        self.settings().any(|(_, setting)| setting.mode == Mode::Strict)
+    }
+
+    /// All settings: the default first, then the ports that differ from it or are written out.
+    pub fn settings(&self) -> impl Iterator<Item = (Option<u16>, Setting<'a>)> {
+        let ports = self.ports.iter().map(|(port, setting)| (Some(*port), *setting));
+        std::iter::once((None, self.default)).chain(ports)
+    }
+
+    /// Where `after` is known to accept more than this, port by port.
+    pub fn drops_to(&self, after: &Self) -> Vec<Drop<'a>> {
+        let mut ports: Vec<Option<u16>> = self.ports.keys().chain(after.ports.keys()).copied().map(Some).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let at = |effective: &Self, port: Option<u16>| port.map_or(effective.default, |port| effective.port(port));
+        std::iter::once(None)
+            .chain(ports)
+            .map(|port| Drop { port, from: at(self, port), to: at(after, port) })
+            .filter(|drop| drop.to.mode.is_weaker_than(drop.from.mode))
+            .collect()
+    }
+}
+
+/// The policies that count in one namespace, by Istio's order.
+#[derive(Clone, Debug, Default)]
+pub struct Policies<'a> {
+    /// The oldest of the root namespace without a selector.
+    pub mesh_wide: Option<&'a PeerAuthentication>,
+    /// The oldest of the namespace without a selector; nothing in the root namespace itself.
+    pub namespace_wide: Option<&'a PeerAuthentication>,
+    /// Those of the namespace with a selector, oldest first. A workload gets the first that
+    /// matches it, and only that one.
+    pub of_workloads: Vec<&'a PeerAuthentication>,
+    /// One that could not be read in full, here or mesh-wide: it might be about anything, so
+    /// nothing under it can be judged.
+    pub unreadable: Option<&'a PeerAuthentication>,
+}
+
+impl<'a> Policies<'a> {
+    pub(super) fn in_force(cluster: &'a Cluster, root: &str, namespace: &str) -> Self {
+        let of = |namespace: &str| {
+            let state = cluster.namespace(namespace);
+            state.into_iter().flat_map(|state| state.peer_authentications.iter()).map(AsRef::as_ref)
+        };
+        let oldest_without_selector = |namespace: &str| {
+            of(namespace).filter(|policy| policy.selector.is_empty()).min_by_key(|policy| precedence(policy))
+        };
+        let mesh_wide = oldest_without_selector(root);
+        let mut unreadable = of(root).find(|policy| policy.is_partial);
+        if namespace == root {
+            return Self { mesh_wide, unreadable, ..Self::default() };
+        }
+        unreadable = unreadable.or_else(|| of(namespace).find(|policy| policy.is_partial));
+        let mut of_workloads: Vec<_> = of(namespace).filter(|policy| !policy.selector.is_empty()).collect();
+        of_workloads.sort_by_key(|policy| precedence(policy));
+        Self { mesh_wide, namespace_wide: oldest_without_selector(namespace), of_workloads, unreadable }
+    }
+
+    /// The mode the namespace and the mesh set, before any workload's own policy; nothing where
+    /// neither has a policy at all.
+    pub fn namespace_mode(&self) -> Option<Setting<'a>> {
+        if let Some(policy) = self.unreadable {
+            return Some(Setting::unknown(policy));
+        }
+        let scopes = [self.namespace_wide, self.mesh_wide];
+        let written = scopes.iter().flatten().find_map(|policy| Setting::written(&policy.mode, policy));
+        written.or_else(|| scopes.iter().any(Option::is_some).then_some(Setting::DEFAULT))
+    }
+
+    /// What a workload without a policy of its own gets.
+    pub fn inherited(&self, dataplane: Dataplane) -> Setting<'a> {
+        let inherited = self.namespace_mode().unwrap_or(Setting::DEFAULT);
+        if dataplane == Dataplane::Ambient { inherited.in_ambient() } else { inherited }
+    }
+
+    /// The one policy of its own that a workload with these labels has.
+    pub fn of_workload(&self, labels: &Labels) -> Option<&'a PeerAuthentication> {
+        self.of_workloads.iter().copied().find(|policy| policy.selector.is_subset(labels))
+    }
+
+    /// What a workload with these labels accepts.
+    pub fn effective(&self, labels: &Labels, dataplane: Dataplane) -> Effective<'a> {
+        let inherited = self.inherited(dataplane);
+        let nothing_else = Effective { default: inherited, ports: BTreeMap::new() };
+        if self.unreadable.is_some() {
+            return nothing_else;
+        }
+        let Some(policy) = self.of_workload(labels) else { return nothing_else };
+        let default = Setting::written(&policy.mode, policy).unwrap_or(inherited);
+        let ambient = dataplane == Dataplane::Ambient;
+        let ports = policy.ports.iter().map(|(port, mode)| {
+            let setting = Setting::written(mode, policy).unwrap_or(default);
+            // ztunnel is told of exceptions to an inherited STRICT only where one of them says
+            // PERMISSIVE (`convertedSelectorPeerAuthentications`): what DISABLE comes to then
+            // depends on its neighbours and the version.
+            let is_exception = setting.mode == Mode::Disable && policy.mode == MtlsMode::Unset;
+            let setting = match default.mode {
+                Mode::Strict if ambient && is_exception => Setting::unknown(policy),
+                _ if ambient => setting.in_ambient(),
+                _ => setting,
+            };
+            (*port, setting)
+        });
+        Effective { ports: ports.collect(), default: if ambient { default.in_ambient() } else { default } }
+    }
+}
+
+/// Istio's order of policies: by creation in whole seconds, then by name, then by namespace. One
+/// that is not stored yet is the youngest.
+fn precedence(policy: &PeerAuthentication) -> (bool, i64, Str, Str) {
+    let created = policy.created.map(jiff::Timestamp::as_second);
+    (created.is_none(), created.unwrap_or_default(), policy.name.clone(), policy.namespace.clone())
+}

@@ -1,0 +1,226 @@
+//! Objects written out as YAML that can be applied as it is.
+
+use std::fmt::Write as _;
+
+use crate::cluster::NamespaceState;
+use crate::model::{
+    Direction, Directions, IpBlock, Labels, METADATA_NAME, NetworkPolicy, Operator, PeerSpec, PolicyRule, Port,
+    PortSpec, Requirement, Selector, Str,
+};
+use crate::netset::Protocol;
+use crate::reach::Dns;
+
+/// A NetworkPolicy as a YAML document, without a leading separator.
+pub(super) fn network_policy(policy: &NetworkPolicy) -> String {
+    let mut out = format!(
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: {}\n  namespace: {}\nspec:\n",
+        scalar(&policy.name),
+        scalar(&policy.namespace)
+    );
+    selector(&mut out, "  ", "podSelector", &policy.pods);
+    out.push_str("  policyTypes:\n");
+    for direction in Direction::ALL.into_iter().filter(|direction| policy.isolates.contains(*direction)) {
+        let _ = writeln!(out, "  - {}", direction.policy_type());
+    }
+    for direction in Direction::ALL {
+        let rules = policy.rules(direction);
+        if rules.is_empty() {
+            continue;
+        }
+        let _ = writeln!(out, "  {}:", direction.field());
+        for rule in rules {
+            self::rule(&mut out, direction, rule);
+        }
+    }
+    out
+}
+
+/// Several documents as one file.
+pub(super) fn documents(documents: &[String]) -> String {
+    documents.join("---\n")
+}
+
+fn rule(out: &mut String, direction: Direction, rule: &PolicyRule) {
+    let PolicyRule { peers, ports } = rule;
+    let mut lead = "  - ";
+    if let Some(peers) = peers {
+        let _ = writeln!(out, "{lead}{}:", direction.peers_field());
+        lead = "    ";
+        for peer in peers {
+            self::peer(out, peer);
+        }
+    }
+    if let Some(ports) = ports {
+        let _ = writeln!(out, "{lead}ports:");
+        lead = "    ";
+        for PortSpec { protocol, port } in ports {
+            let _ = writeln!(out, "    - protocol: {protocol}");
+            match port {
+                Port::All | Port::Unreadable => {}
+                Port::Range(first, last) if first == last => {
+                    let _ = writeln!(out, "      port: {first}");
+                }
+                Port::Range(first, last) => {
+                    let _ = writeln!(out, "      port: {first}\n      endPort: {last}");
+                }
+                Port::Named(name) => {
+                    let _ = writeln!(out, "      port: {}", scalar(name));
+                }
+            }
+        }
+    }
+    if lead == "  - " {
+        out.push_str("  - {}\n");
+    }
+}
+
+fn peer(out: &mut String, peer: &PeerSpec) {
+    match peer {
+        PeerSpec::Unreadable => {}
+        PeerSpec::Block(IpBlock { cidr, except, addresses: _ }) => {
+            let _ = writeln!(out, "    - ipBlock:\n        cidr: {cidr}");
+            if !except.is_empty() {
+                out.push_str("        except:\n");
+                for net in except {
+                    let _ = writeln!(out, "        - {net}");
+                }
+            }
+        }
+        PeerSpec::Pods { namespaces, pods, pods_written } => {
+            let mut text = String::new();
+            if let Some(namespaces) = namespaces {
+                selector(&mut text, "      ", "namespaceSelector", namespaces);
+            }
+            if *pods_written || namespaces.is_none() {
+                selector(&mut text, "      ", "podSelector", pods);
+            }
+            out.push_str("    - ");
+            out.push_str(text.trim_start());
+        }
+    }
+}
+
+fn selector(out: &mut String, indent: &str, field: &str, selector: &Selector) {
+    if selector.is_everything() {
+        let _ = writeln!(out, "{indent}{field}: {{}}");
+        return;
+    }
+    let _ = writeln!(out, "{indent}{field}:");
+    let exact = |requirement: &&Requirement| matches!(&requirement.operator, Operator::In(values) if values.len() == 1);
+    let (labels, expressions): (Vec<_>, Vec<_>) = selector.requirements().iter().partition(exact);
+    if !labels.is_empty() {
+        let _ = writeln!(out, "{indent}  matchLabels:");
+        for Requirement { key, operator } in labels {
+            if let Operator::In(values) = operator {
+                let value = values.first().map(Str::as_str).unwrap_or_default();
+                let _ = writeln!(out, "{indent}    {}: {}", scalar(key), scalar(value));
+            }
+        }
+    }
+    if !expressions.is_empty() {
+        let _ = writeln!(out, "{indent}  matchExpressions:");
+        for Requirement { key, operator } in expressions {
+            let (operator, values) = match operator {
+                Operator::In(values) => ("In", values.as_slice()),
+                Operator::NotIn(values) => ("NotIn", values.as_slice()),
+                Operator::Exists => ("Exists", [].as_slice()),
+                Operator::DoesNotExist => ("DoesNotExist", [].as_slice()),
+                Operator::Unknown(operator) => (operator.as_str(), [].as_slice()),
+            };
+            let _ = writeln!(out, "{indent}  - key: {}\n{indent}    operator: {operator}", scalar(key));
+            if !values.is_empty() {
+                let values: Vec<_> = values.iter().map(|value| scalar(value)).collect();
+                let _ = writeln!(out, "{indent}    values: [{}]", values.join(", "));
+            }
+        }
+    }
+}
+
+/// A string as a YAML scalar: plain where every reader takes it for a string, else quoted.
+pub(super) fn scalar(text: &str) -> String {
+    let is_plain = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'/'))
+        && !matches!(
+            text.to_ascii_lowercase().as_str(),
+            "y" | "n" | "yes" | "no" | "on" | "off" | "true" | "false" | "null" | "nan" | "inf"
+        );
+    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
+}
+
+/// The first of these names that no policy of the namespace has yet, so that applying a suggested
+/// policy never overwrites one.
+pub(super) fn free_name(state: Option<&NamespaceState>, base: &str) -> Str {
+    let is_free = |name: &str| state.is_none_or(|state| state.policies.get(name).is_none());
+    let numbered = (2..).map(|n| format!("{base}-{n}"));
+    std::iter::once(base.to_owned()).chain(numbered).find(|name| is_free(name)).unwrap_or_default().into()
+}
+
+/// The egress rules that let pods resolve names in this cluster.
+pub(super) fn dns_rules(dns: &Dns<'_>) -> Vec<PolicyRule> {
+    let mut rules: Vec<PolicyRule> = Vec::new();
+    // Of several stock identities one is enough in a suggestion: the one nearly every cluster has.
+    let targets = match dns.source {
+        crate::reach::DnsSource::WellKnown => dns.targets.get(..1).unwrap_or_default(),
+        crate::reach::DnsSource::Service
+        | crate::reach::DnsSource::ServiceWithoutPods
+        | crate::reach::DnsSource::Addresses => dns.targets.as_slice(),
+    };
+    for target in targets {
+        let labels = match target.service.and_then(|service| service.selector.as_ref()) {
+            Some(selector) => selector.clone(),
+            None => target.workload.labels.clone(),
+        };
+        let port = |protocol, number: Option<u16>| {
+            number.map(|number| PortSpec { protocol, port: Port::Range(number, number) })
+        };
+        // TCP carries answers that do not fit a datagram, so it is offered even where the Service
+        // forgets to name it.
+        let ports = [port(Protocol::Udp, target.udp), port(Protocol::Tcp, target.tcp.or(target.udp))];
+        let rule = PolicyRule {
+            peers: Some(vec![PeerSpec::Pods {
+                namespaces: Some(Selector::from(&Labels::from([(METADATA_NAME, target.workload.namespace.as_str())]))),
+                pods: Selector::from(&labels),
+                pods_written: true,
+            }]),
+            ports: Some(ports.into_iter().flatten().collect()),
+        };
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+    if !dns.addresses.is_empty() {
+        let blocks = dns.addresses.iter().map(|ip| PeerSpec::Block(IpBlock::new((*ip).into(), Vec::new())));
+        let ports = [Protocol::Udp, Protocol::Tcp].map(|protocol| PortSpec { protocol, port: Port::Range(53, 53) });
+        rules.push(PolicyRule { peers: Some(blocks.collect()), ports: Some(ports.to_vec()) });
+    }
+    rules
+}
+
+/// Adds the rules that are not there yet.
+pub(super) fn add_rules(rules: &mut Vec<PolicyRule>, more: Vec<PolicyRule>) {
+    for rule in more {
+        if !rules.contains(&rule) {
+            rules.push(rule);
+        }
+    }
+}
+
+/// A policy that isolates pods in these directions and admits these egress rules.
+pub(super) fn isolating(
+    namespace: &Str,
+    name: Str,
+    pods: Selector,
+    isolates: Directions,
+    egress: Vec<PolicyRule>,
+) -> NetworkPolicy {
+    NetworkPolicy {
+        namespace: namespace.clone(),
+        name,
+        created: None,
+        pods,
+        isolates,
+        ingress: Vec::new(),
+        egress,
+        is_partial: false,
+    }
+}

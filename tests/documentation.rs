@@ -1,0 +1,72 @@
+//! What the README says of rules, metrics and the demonstration is what they say themselves.
+//!
+//! Each generated block stands between two comments; `make update` writes them anew.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use portcullis::rules::RULES;
+use portcullis::telemetry::metrics;
+
+/// Compares a generated block of the README with what it should hold, or writes it.
+fn holds(block: &str, expected: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md");
+    let readme = std::fs::read_to_string(&path).unwrap();
+    let (start, end) = (format!("<!-- generated: {block} -->\n"), format!("<!-- end: {block} -->\n"));
+    let from = readme.find(&start).unwrap_or_else(|| panic!("the README has no `{start}`")) + start.len();
+    let to = from + readme[from..].find(&end).unwrap_or_else(|| panic!("the README has no `{end}`"));
+    if std::env::var_os("UPDATE_GENERATED").is_some() {
+        std::fs::write(&path, format!("{}{expected}{}", &readme[..from], &readme[to..])).unwrap();
+    } else {
+        assert_eq!(&readme[from..to], expected, "the block `{block}` of the README is out of date: run `make update`");
+    }
+}
+
+fn rules_table() -> String {
+    let mut table = "| code | name | severity | baseline | restricted | what it reports |\n|---|---|---|---|---|---|\n".to_owned();
+    for entry in RULES {
+        let meta = entry.meta;
+        let page = entry.page();
+        let first = page.split("\n\n").next().unwrap_or_default().replace('\n', " ");
+        let (severity, baseline, restricted) = (meta.severity.as_str(), meta.baseline, meta.restricted);
+        writeln!(table, "| {} | `{}` | {severity} | {baseline} | {restricted} | {first} |", meta.code, meta.name).unwrap();
+    }
+    table
+}
+
+fn metrics_table() -> String {
+    let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for metric in metrics::CATALOGUE {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(table, "| `{}` | {} | {} | {} |", metric.name, metric.kind.as_str(), labels.join(", "), metric.help).unwrap();
+    }
+    table
+}
+
+/// A program cargo builds as an example.
+fn example(name: &str) -> PathBuf {
+    let folder = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples");
+    folder.join(name)
+}
+
+/// What the demonstration prints into a pipe.
+fn demonstration() -> String {
+    // The example starts the program, which has to be there before it.
+    assert!(Path::new(env!("CARGO_BIN_EXE_portcullis")).exists());
+    let certificates = Path::new(env!("CARGO_TARGET_TMPDIR")).join("demo-certificates");
+    let made = Command::new(example("dev-certs")).arg(&certificates).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let told = Command::new(example("demo")).arg(&certificates).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    assert!(told.status.success(), "the demonstration did not go as it tells:\n{out}\n{err}");
+    format!("```text{out}```\n")
+}
+
+/// One test, for they write the same file.
+#[test]
+fn the_readme_says_what_the_program_says() {
+    holds("rules", &rules_table());
+    holds("metrics", &metrics_table());
+    holds("demo", &demonstration());
+}
