@@ -6,6 +6,8 @@
 //!
 //! Takes the folder of the certificates, `certs-dev` where none is given.
 
+#![allow(clippy::indexing_slicing, reason = "indexing a `Value` gives null where there is nothing")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write as _};
@@ -265,8 +267,7 @@ fn outcome(answer: &Value) -> Outcome {
 fn show(review: &Value, answer: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let request = &review["request"];
-    let (kind, namespace, name) =
-        (text(&request["kind"]["kind"]), text(&request["namespace"]), text(&request["name"]));
+    let (kind, namespace, name) = (text(&request["kind"]["kind"]), text(&request["namespace"]), text(&request["name"]));
     let place = if kind == "Namespace" { name } else { format!("{namespace}/{name}") };
     let mut out = format!("  {} {kind} {place}: ", text(&request["operation"]).to_lowercase());
     let (style, word) = match outcome(answer) {

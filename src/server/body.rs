@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     /// A body that comes in pieces, without a length.
-    struct Pieces(std::vec::IntoIter<&'static str>);
+    struct Pieces(std::iter::Copied<std::slice::Iter<'static, &'static str>>);
 
     impl hyper::body::Body for Pieces {
         type Data = Bytes;
@@ -92,8 +92,8 @@ mod tests {
         }
     }
 
-    async fn received(pieces: &[&'static str], limit: usize) -> Received {
-        receive(Body::new(Pieces(pieces.to_vec().into_iter())), limit).await
+    async fn received(pieces: &'static [&'static str], limit: usize) -> Received {
+        receive(Body::new(Pieces(pieces.iter().copied())), limit).await
     }
 
     fn whole(received: Received) -> Bytes {

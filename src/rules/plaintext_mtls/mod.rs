@@ -120,9 +120,9 @@ impl Rule for PlaintextMtls {
         // webhook configurations, which the API server shows to no webhook.
         watches: &[
             "security.istio.io/peerauthentications",
-            "core/namespaces",
-            "core/pods",
-            "core/replicationcontrollers",
+            "/namespaces",
+            "/pods",
+            "/replicationcontrollers",
             "apps/deployments",
             "apps/statefulsets",
             "apps/daemonsets",
