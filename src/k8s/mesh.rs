@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::meta::{Identity, Meta};
 use super::read::{Source, Strict};
 use super::{Lowered, Problem, Read, Written as WrittenLabels, done, labels};
 use crate::model::{FieldPath, Labels, MeshConfig, MtlsMode, Object, PeerAuthentication, Revision, Str};
+use crate::yaml;
 
 #[derive(Deserialize)]
 struct Written {
@@ -47,6 +49,8 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
             Problem::new(FieldPath::new(format!("spec.{path}")), message)
         })
         .collect();
+    // Of what is said below the meaning is known: Istio ignores it, or its mode says it is unknown.
+    let is_partial = !problems.is_empty();
     let Spec { selector, mtls, port_level_mtls } = spec;
     let mode = mode(mtls, || FieldPath::new("spec.mtls.mode"), &mut problems);
     let selector = labels(selector.and_then(|selector| selector.match_labels).as_ref());
@@ -83,7 +87,7 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
         selector,
         mode,
         ports,
-        is_partial: !problems.is_empty(),
+        is_partial,
     };
     problems.extend(void);
     Ok(Lowered { object: Some(Object::PeerAuthentication(Arc::new(policy))), problems })
@@ -136,16 +140,30 @@ pub(super) fn lower_config<'a>(source: impl Source<'a>, namespace: &str) -> Read
         return Ok(Lowered::default());
     }
     let Some(mesh) = data.and_then(|mut data| data.remove("mesh")).flatten() else { return Ok(Lowered::default()) };
-    let root_namespace = mesh.lines().find_map(|line| line.strip_prefix("rootNamespace:"));
-    let root_namespace = root_namespace
-        .map(|value| value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']))
-        .filter(|value| !value.is_empty())
-        .map(Str::from);
-    Ok(done(Object::MeshConfig(Arc::new(MeshConfig {
-        namespace: metadata.namespace(namespace),
-        name,
-        root_namespace,
-    }))))
+    let mut problems = Vec::new();
+    let root_namespace = match root_namespace(&mesh) {
+        Ok(root_namespace) => root_namespace,
+        Err(message) => {
+            problems.push(Problem::new(FieldPath::new("data.mesh"), message));
+            None
+        }
+    };
+    let config = MeshConfig { namespace: metadata.namespace(namespace), name, root_namespace };
+    Ok(Lowered { object: Some(Object::MeshConfig(Arc::new(config))), problems })
+}
+
+/// `rootNamespace` of a `MeshConfig`, which the ConfigMap holds as a text of YAML.
+fn root_namespace(mesh: &str) -> Result<Option<Str>, String> {
+    let document = match yaml::parse(mesh).into_iter().next() {
+        None => return Ok(None),
+        Some(Ok(document)) => document.value(),
+        Some(Err(problem)) => return Err(format!("this is no YAML: {}", problem.message)),
+    };
+    match document.get("rootNamespace") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(name)) => Ok((!name.is_empty()).then(|| name.as_str().into())),
+        Some(other) => Err(format!("`rootNamespace` is no string: {other}")),
+    }
 }
 
 /// An injector of the mesh's sidecars.
