@@ -14,7 +14,7 @@ use hyper::{Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portcullis::admission::{Answer, Record};
 use portcullis::cluster::Cluster;
-use portcullis::rules::{Action, Environment, Mode, RuleSet};
+use portcullis::rules::{Action, Environment, Mode, Profile, RuleSet};
 use portcullis::server::{Addresses, ConfigFile, Error, Limits, Options, Reviewer, Server, Shutdown, follow_config};
 use portcullis::telemetry::Telemetry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -87,6 +87,7 @@ fn rules(on_error: Action) -> Arc<RuleSet> {
         rules: Vec::new(),
         environment: Environment::default(),
         mode: Mode::Enforce,
+        profile: Profile::Baseline,
         on_unreadable: Action::Warn,
         on_error,
     })
