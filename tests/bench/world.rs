@@ -13,24 +13,24 @@ use portcullis::netset::Protocol;
 use serde_json::{Value, json};
 
 /// Namespaces, beside `kube-system`.
-pub const NAMESPACES: usize = 1_000;
+pub(crate) const NAMESPACES: usize = 1_000;
 /// Pods in each.
-pub const PODS: usize = 10;
+pub(crate) const PODS: usize = 10;
 /// Policies in each: two that isolate everything and let names be resolved, the rest for one app.
-pub const POLICIES: usize = 10;
+pub(crate) const POLICIES: usize = 10;
 
 /// The whole cluster.
-pub fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     Cluster::of(dns().into_iter().chain((0..NAMESPACES).flat_map(namespace)))
 }
 
 /// The name of a namespace.
-pub fn name(number: usize) -> String {
+pub(crate) fn name(number: usize) -> String {
     format!("team-{number:04}")
 }
 
 /// A review of a new policy in one of the namespaces, as an API server sends it: about 2 KB.
-pub fn review(number: usize) -> String {
+pub(crate) fn review(number: usize) -> String {
     let policy = json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -100,8 +100,7 @@ fn namespace(number: usize) -> impl Iterator<Item = Object> {
         let name = name.clone();
         move |pod| {
             let app = format!("app-{pod}");
-            let address = [10, 0, 0, 0].map(u32::from).iter().fold(0, |sum, part| (sum << 8) | part)
-                + u32::try_from(number * PODS + pod).unwrap();
+            let address = u32::from_be_bytes([10, 0, 0, 0]) + u32::try_from(number * PODS + pod).unwrap();
             workload(
                 &name,
                 &app,
@@ -177,9 +176,9 @@ fn port(name: &str, protocol: Protocol, number: u16) -> ContainerPort {
     ContainerPort { name: Some(name.into()), protocol, number }
 }
 
-fn ports(protocols: &[Protocol], number: u16) -> Option<Vec<PortSpec>> {
+fn ports(protocols: &[Protocol], number: u16) -> Vec<PortSpec> {
     let one = |protocol: &Protocol| PortSpec { protocol: *protocol, port: Port::Range(number, number) };
-    Some(protocols.iter().map(one).collect())
+    protocols.iter().map(one).collect()
 }
 
 fn to_dns() -> PolicyRule {
@@ -188,17 +187,17 @@ fn to_dns() -> PolicyRule {
         pods: Selector::from(&Labels::from([("k8s-app", "kube-dns")])),
         pods_written: true,
     };
-    PolicyRule { peers: Some(vec![peer]), ports: ports(&[Protocol::Udp, Protocol::Tcp], 53) }
+    PolicyRule { peers: Some(vec![peer]), ports: Some(ports(&[Protocol::Udp, Protocol::Tcp], 53)) }
 }
 
 fn to_block(app: usize) -> PolicyRule {
     let third = u8::try_from(app).unwrap();
     let net = |prefix| ipnet::Ipv4Net::new([10, 30, third, 0].into(), prefix).unwrap().into();
     let block = IpBlock::new(net(16), vec![net(24)]);
-    PolicyRule { peers: Some(vec![PeerSpec::Block(block)]), ports: ports(&[Protocol::Tcp], 5432) }
+    PolicyRule { peers: Some(vec![PeerSpec::Block(block)]), ports: Some(ports(&[Protocol::Tcp], 5432)) }
 }
 
 fn among(pods: Selector) -> PolicyRule {
     let peer = PeerSpec::Pods { namespaces: None, pods, pods_written: true };
-    PolicyRule { peers: Some(vec![peer]), ports: ports(&[Protocol::Tcp], 8080) }
+    PolicyRule { peers: Some(vec![peer]), ports: Some(ports(&[Protocol::Tcp], 8080)) }
 }
