@@ -13,6 +13,7 @@
 
 mod world;
 
+use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -123,10 +124,12 @@ fn cold_checks() -> Vec<Duration> {
     let mut manifests = String::new();
     for number in 0..50 {
         let labels = format!("{{app: app-{number}}}");
-        manifests += &format!(
+        write!(
+            manifests,
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: app-{number}, namespace: shop}}\nspec:\n  template:\n    metadata: {{labels: {labels}}}\n    spec: {{containers: [{{name: app, image: app}}]}}\n---\n\
              apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: app-{number}, namespace: shop}}\nspec:\n  podSelector: {{matchLabels: {labels}}}\n  policyTypes: [Ingress, Egress]\n  ingress: [{{from: [{{podSelector: {{}}}}]}}]\n---\n"
-        );
+        )
+        .unwrap();
     }
     let run = || {
         let mut process = Command::new(env!("CARGO_BIN_EXE_portcullis"))
