@@ -424,7 +424,12 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
         })
         .collect();
     let workloads: Vec<&Workload> = workloads.iter().map(AsRef::as_ref).collect();
-    let isolating = isolating_policies(view, &workloads);
+    // Where their own policies let them out, it is the DNS pods' that do not let them in.
+    let isolating = if workloads.iter().all(|workload| is_let_out(view, workload)) {
+        Vec::new()
+    } else {
+        isolating_policies(view, &workloads)
+    };
     let culprits = misses::of(view, &isolating);
     let names: Vec<_> = isolating.iter().map(|policy| format!("`{}`", policy.name)).collect();
     let by = match isolating.len() {
@@ -460,7 +465,9 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
     .to_owned();
     finding.evidence.push(describe(view.dns()));
     finding.evidence.extend(culprits.into_iter().map(|miss| miss.text));
-    finding.evidence.extend(refusals(view, &workloads));
+    let refusals = refusals(view, &workloads);
+    let is_refused = !refusals.is_empty();
+    finding.evidence.extend(refusals);
     if let Some(foreign) = view.cluster.foreign_policies(namespace).next() {
         let (kind, name) = (&foreign.kind, &foreign.name);
         finding.evidence.push(format!(
@@ -472,8 +479,23 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
         _ if isolating.is_empty() => "let the DNS pods be reached: apply this first".to_owned(),
         _ => "apply this first: it lets these pods reach DNS and opens nothing else".to_owned(),
     };
-    finding.fix = if isolating.is_empty() { admit_at_dns(view) } else { allow_dns(view, namespace, &workloads) };
+    let mut fixes = Vec::new();
+    if is_refused || isolating.is_empty() {
+        fixes.push(admit_at_dns(view));
+    }
+    if !isolating.is_empty() {
+        fixes.push(allow_dns(view, namespace, &workloads));
+    }
+    finding.fix = yaml::documents(&fixes);
     finding
+}
+
+/// Whether a workload's own policies let it ask some DNS pod.
+fn is_let_out(view: &View<'_>, workload: &Workload) -> bool {
+    view.dns().targets.iter().any(|target| {
+        let side = view.reach().side(workload, Direction::Egress, Peer::Workload(&target.workload));
+        target.udp.is_some_and(|port| side.certain.contains(Protocol::Udp, port))
+    })
 }
 
 /// The policies that isolate the egress of these workloads, by name.
