@@ -24,7 +24,11 @@ const IMPORTS: &[Row] = &[
     ("source", &["k8s", "cluster", "telemetry", "model", "yaml", "rules"], "makes clusters of objects; judges none"),
     ("config", &["rules", "yaml", "mesh", "reach", "model"], "sets up rules; runs none"),
     ("report", &["rules", "reach", "yaml", "source", "model"], "says what was found; finds nothing"),
-    ("admission", &["rules", "cluster", "k8s", "model", "yaml", "prose"], "a pure function: the network and the files are `server`'s"),
+    (
+        "admission",
+        &["rules", "cluster", "k8s", "model", "yaml", "prose"],
+        "a pure function: the network and the files are `server`'s",
+    ),
     ("server", &["admission", "config", "telemetry", "rules", "cluster"], "the edge towards the network"),
     ("cli", ANYTHING, "the edge towards the user puts everything together"),
 ];

@@ -24,13 +24,15 @@ fn holds(block: &str, expected: &str) {
 }
 
 fn rules_table() -> String {
-    let mut table = "| code | name | severity | baseline | restricted | what it reports |\n|---|---|---|---|---|---|\n".to_owned();
+    let mut table =
+        "| code | name | severity | baseline | restricted | what it reports |\n|---|---|---|---|---|---|\n".to_owned();
     for entry in RULES {
         let meta = entry.meta;
         let page = entry.page();
         let first = page.split("\n\n").next().unwrap_or_default().replace('\n', " ");
         let (severity, baseline, restricted) = (meta.severity.as_str(), meta.baseline, meta.restricted);
-        writeln!(table, "| {} | `{}` | {severity} | {baseline} | {restricted} | {first} |", meta.code, meta.name).unwrap();
+        writeln!(table, "| {} | `{}` | {severity} | {baseline} | {restricted} | {first} |", meta.code, meta.name)
+            .unwrap();
     }
     table
 }
@@ -39,7 +41,8 @@ fn metrics_table() -> String {
     let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
     for metric in metrics::CATALOGUE {
         let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-        writeln!(table, "| `{}` | {} | {} | {} |", metric.name, metric.kind.as_str(), labels.join(", "), metric.help).unwrap();
+        writeln!(table, "| `{}` | {} | {} | {} |", metric.name, metric.kind.as_str(), labels.join(", "), metric.help)
+            .unwrap();
     }
     table
 }

@@ -265,8 +265,7 @@ fn outcome(answer: &Value) -> Outcome {
 fn show(review: &Value, answer: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let request = &review["request"];
-    let (kind, namespace, name) =
-        (text(&request["kind"]["kind"]), text(&request["namespace"]), text(&request["name"]));
+    let (kind, namespace, name) = (text(&request["kind"]["kind"]), text(&request["namespace"]), text(&request["name"]));
     let place = if kind == "Namespace" { name } else { format!("{namespace}/{name}") };
     let mut out = format!("  {} {kind} {place}: ", text(&request["operation"]).to_lowercase());
     let (style, word) = match outcome(answer) {

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::meta::{Identity, Meta};
+use super::policy::number;
 use super::read::{Source, Strict};
 use super::{Lowered, Problem, Read, Written as WrittenLabels, done, labels};
 use crate::model::{FieldPath, Labels, MeshConfig, MtlsMode, Object, PeerAuthentication, Revision, Str};
@@ -66,8 +67,8 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
     let mut ports = BTreeMap::new();
     for (port, mtls) in port_level_mtls.into_iter().flatten() {
         let path = ports_path.field(&port);
-        match port.parse::<u16>() {
-            Ok(number) if number > 0 => {
+        match number::<u16>(&port) {
+            Some(number) if number > 0 => {
                 let mode = self::mode(mtls, || path.field("mode"), &mut problems);
                 ports.insert(number, mode);
             }

@@ -79,12 +79,7 @@ impl RuleSet {
     }
 
     /// Runs each rule on its own: one that panics becomes a finding, and the others still answer.
-    fn run(
-        &self,
-        reviewed: &ObjectRef,
-        cluster: &Cluster,
-        one: impl Fn(&ActiveRule) -> Vec<Finding>,
-    ) -> Vec<Finding> {
+    fn run(&self, reviewed: &ObjectRef, cluster: &Cluster, one: impl Fn(&ActiveRule) -> Vec<Finding>) -> Vec<Finding> {
         let mut findings = Vec::new();
         for active in &self.rules {
             match catch_unwind(AssertUnwindSafe(|| one(active))) {
