@@ -50,7 +50,8 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
             Problem::new(FieldPath::new(format!("spec.{path}")), message)
         })
         .collect();
-    // Of what is said below the meaning is known: Istio ignores it, or its mode says it is unknown.
+    // What is said below leaves no doubt about the rest, so that a policy cannot be made doubtful on
+    // purpose: Istio ignores it, or it is a mode that says itself that it is unknown.
     let is_partial = !problems.is_empty();
     let Spec { selector, mtls, port_level_mtls } = spec;
     let mode = mode(mtls, || FieldPath::new("spec.mtls.mode"), &mut problems);
@@ -63,6 +64,9 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
     if port_level_mtls.is_some() && selector.is_empty() {
         let message = "`portLevelMtls` needs a `selector`: without one, Istio does not apply it";
         problems.push(Problem::new(ports_path.clone(), message));
+    }
+    if port_level_mtls.as_ref().is_some_and(BTreeMap::is_empty) {
+        problems.push(Problem::new(ports_path.clone(), "at least one port is needed here"));
     }
     let mut ports = BTreeMap::new();
     for (port, mtls) in port_level_mtls.into_iter().flatten() {
@@ -173,4 +177,51 @@ pub(super) fn lower_revision<'a>(source: impl Source<'a>) -> Read {
         return Ok(Lowered::default());
     }
     Ok(done(Object::Revision(Arc::new(Revision { webhook: metadata.name(), revision, tag }))))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::k8s::lower_value;
+    use crate::model::Object;
+
+    /// Vectors PA-V1 to PA-V5 as objects: what the API server refuses is said, and leaves no doubt
+    /// about the rest.
+    #[test]
+    fn what_the_api_server_refuses_is_said_and_leaves_no_doubt() {
+        let table = [
+            ("PA-V1", json!({"portLevelMtls": {"80": {"mode": "STRICT"}}}), Some("spec.portLevelMtls")),
+            (
+                "PA-V2",
+                json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {"0": {}}}),
+                Some("spec.portLevelMtls.0"),
+            ),
+            (
+                "PA-V2",
+                json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {"65536": {}}}),
+                Some("spec.portLevelMtls.65536"),
+            ),
+            (
+                "PA-V3",
+                json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {}}),
+                Some("spec.portLevelMtls"),
+            ),
+            ("PA-V4", json!({"selector": {"matchLabels": {"app": "ca*"}}}), Some("spec.selector.matchLabels")),
+            ("PA-V5", json!({"selector": {}, "mtls": {"mode": "STRICT"}}), None),
+        ];
+        for (id, spec, path) in table {
+            let object = json!({
+                "apiVersion": "security.istio.io/v1",
+                "kind": "PeerAuthentication",
+                "metadata": {"name": "default", "namespace": "shop"},
+                "spec": spec,
+            });
+            let lowered = lower_value(&object, "default");
+            let paths: Vec<_> = lowered.problems.iter().map(|problem| problem.path.as_str()).collect();
+            assert_eq!(paths, path.into_iter().collect::<Vec<_>>(), "{id}");
+            let Some(Object::PeerAuthentication(policy)) = lowered.object else { panic!("{id} is no policy") };
+            assert!(!policy.is_partial, "{id}");
+        }
+    }
 }

@@ -274,14 +274,20 @@ fn rule_connections(cni: &Cni, rule: &PolicyRule, destination: Option<&Workload>
                 _ if !cni.supports_named_ports() => (PortSet::empty(), true),
                 // An address outside the cluster has no pod to look the name up in.
                 None => (PortSet::empty(), true),
-                Some(workload) if workload.is_partial => (PortSet::full(), false),
                 Some(workload) => {
                     let named = workload
                         .ports
                         .iter()
                         .filter(|port| port.protocol == *protocol && port.name.as_ref() == Some(name))
                         .map(|port| (port.number, port.number));
-                    (PortSet::from_ranges(named), true)
+                    let named = PortSet::from_ranges(named);
+                    if workload.is_partial {
+                        // Of its ports some are known; a port of that name may be among the others.
+                        certain.push(ConnectionSet::of(*protocol, named));
+                        (PortSet::full(), false)
+                    } else {
+                        (named, true)
+                    }
                 }
             },
             Port::Unreadable => (PortSet::full(), false),

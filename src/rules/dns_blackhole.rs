@@ -468,7 +468,7 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
         ));
     }
     finding.help = match badness {
-        badness::DEPENDS => "name the pods instead of their addresses, as below; or set `cni.name` in the configuration, so that it need not be guessed".to_owned(),
+        badness::DEPENDS => "name the pods instead of their addresses, as below; or set `cni.name` and `cni.podRanges` in the configuration, so that they need not be guessed".to_owned(),
         _ if isolating.is_empty() => "let the DNS pods be reached: apply this first".to_owned(),
         _ => "apply this first: it lets these pods reach DNS and opens nothing else".to_owned(),
     };

@@ -78,9 +78,9 @@ mod tests {
     use super::*;
 
     /// A body that comes in pieces, without a length.
-    struct Pieces(std::vec::IntoIter<&'static str>);
+    struct Pieces<I>(I);
 
-    impl hyper::body::Body for Pieces {
+    impl<I: Iterator<Item = &'static str> + Unpin> hyper::body::Body for Pieces<I> {
         type Data = Bytes;
         type Error = Infallible;
 
@@ -92,8 +92,8 @@ mod tests {
         }
     }
 
-    async fn received(pieces: &[&'static str], limit: usize) -> Received {
-        receive(Body::new(Pieces(pieces.to_vec().into_iter())), limit).await
+    async fn received(pieces: &'static [&'static str], limit: usize) -> Received {
+        receive(Body::new(Pieces(pieces.iter().copied())), limit).await
     }
 
     fn whole(received: Received) -> Bytes {

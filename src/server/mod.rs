@@ -150,8 +150,7 @@ pub struct Addresses {
     pub operations: SocketAddr,
 }
 
-/// A runtime fit for [`Server::run`]: with two workers at least, for while one is held up by a
-/// long review another must answer for it at its deadline.
+/// A runtime fit for [`Server::run`]: with two workers at least, for one is kept free of reviews.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     tokio::runtime::Builder::new_multi_thread().worker_threads(cores.max(2)).enable_all().build()

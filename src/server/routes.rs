@@ -45,6 +45,9 @@ pub(super) struct Gate {
     limits: Limits,
     places: Arc<Semaphore>,
     large_places: Arc<Semaphore>,
+    /// How many reviews may run on the runtime's own workers: all of them but one, so that one is
+    /// always left for connections, deadlines and probes.
+    workers: Arc<Semaphore>,
 }
 
 impl Gate {
@@ -55,16 +58,43 @@ impl Gate {
         metrics: Metrics,
         limits: Limits,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(limits.reviews));
+        let workers = tokio::runtime::Handle::current().metrics().num_workers();
         Self {
             reviewer,
             cluster,
             rules,
             metrics,
             limits,
-            places,
+            places: Arc::new(Semaphore::new(limits.reviews)),
             large_places: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            workers: Arc::new(Semaphore::new(workers - 1)),
         }
+    }
+
+    /// Runs a review beside the connection, which can so answer when the deadline passes, and which
+    /// a review that panics does not take with it.
+    ///
+    /// Nobody knows beforehand how long a review takes, but nearly all take microseconds, and a
+    /// thread of its own costs each several of them. So a review runs as a task on a worker while
+    /// there is a worker to spare, and on a thread of its own otherwise.
+    fn begin(
+        &self,
+        review: impl FnOnce() -> Answer + Send + 'static,
+        is_large: bool,
+    ) -> tokio::task::JoinHandle<Answer> {
+        if is_large {
+            return tokio::task::spawn_blocking(review);
+        }
+        let workers = Arc::clone(&self.workers);
+        tokio::spawn(async move {
+            if let Ok(_spared) = workers.try_acquire() {
+                return review();
+            }
+            match tokio::task::spawn_blocking(review).await {
+                Ok(answer) => answer,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        })
     }
 }
 
@@ -126,10 +156,6 @@ async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
         }
     };
 
-    // The review is a task beside the connection's, so that the connection can answer when the
-    // deadline passes, and a review that panics takes no connection with it. A task costs a small
-    // part of a microsecond where a thread costs several. The places go with the review: one that
-    // is late takes up room for as long as it runs.
     let received = Instant::now();
     let rules = Arc::clone(&gate.rules.borrow());
     let review = {
@@ -137,11 +163,12 @@ async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
         move || {
             let cluster = Arc::clone(&gate.cluster.borrow());
             let answer = (gate.reviewer)(&rules, &cluster, &body, Timestamp::now());
+            // The places go with the review: one that is late takes up room for as long as it runs.
             drop((place, large_place, in_flight));
             answer
         }
     };
-    let review = if is_large { tokio::task::spawn_blocking(review) } else { tokio::spawn(async move { review() }) };
+    let review = gate.begin(review, is_large);
     let (answer, is_judged) = match timeout_at(deadline, review).await {
         Ok(Ok(answer)) => (answer, true),
         Ok(Err(_)) => (not_judged(&rules, &body, "portcullis failed while it judged this request"), false),

@@ -1,5 +1,13 @@
 //! What Kubernetes and Istio objects mean: from the text of a manifest to the model.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that fails may panic, and a fixture written in place reads best without a borrow"
+)]
+
 use portcullis::k8s::{Lowered, lower_value};
 use portcullis::model::{NetworkPolicy, Object, PeerAuthentication, Service, Workload};
 use portcullis::yaml;
