@@ -187,24 +187,27 @@ fn awake(mut object: Object) -> Object {
 /// sees to that before it asks, but nothing here should rest on whom it asks for.
 fn as_stored(object: Object, before: Option<&Object>) -> Object {
     let mut object = awake(object);
-    match (&mut object, before) {
-        (Object::Workload(after), Some(Object::Workload(before))) => {
-            if after.is_finished != before.is_finished || after.ips != before.ips {
+    match &mut object {
+        Object::Workload(after) => {
+            let (was_finished, ips) = match before {
+                Some(Object::Workload(before)) => (before.is_finished, before.ips.as_slice()),
+                _ => (false, [].as_slice()),
+            };
+            if after.is_finished != was_finished || after.ips != ips {
                 let after = Arc::make_mut(after);
-                (after.is_finished, after.ips) = (before.is_finished, before.ips.clone());
+                (after.is_finished, after.ips) = (was_finished, ips.to_vec());
             }
         }
-        (Object::Workload(after), _) if after.is_finished || !after.ips.is_empty() => {
-            let after = Arc::make_mut(after);
-            (after.is_finished, after.ips) = (false, Vec::new());
-        }
-        (Object::Namespace(after), before) => {
+        Object::Namespace(after) => {
             let was = matches!(before, Some(Object::Namespace(before)) if before.is_terminating);
-            if after.is_terminating != was {
-                Arc::make_mut(after).is_terminating = was;
-            }
+            Arc::make_mut(after).is_terminating = was;
         }
-        _ => {}
+        Object::NetworkPolicy(_)
+        | Object::Service(_)
+        | Object::PeerAuthentication(_)
+        | Object::MeshConfig(_)
+        | Object::Revision(_)
+        | Object::ForeignPolicy(_) => {}
     }
     object
 }

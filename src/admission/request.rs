@@ -91,13 +91,16 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, String> {
     let body = std::str::from_utf8(body).map_err(|error| format!("the body is not UTF-8: {error}"))?;
     let review: Review<'_> =
         serde_json::from_str(body).map_err(|error| format!("the body is no AdmissionReview: {error}"))?;
-    if review.kind != "AdmissionReview" || review.api_version != "admission.k8s.io/v1" {
+    let Review { api_version, kind, request } = review;
+    if kind != "AdmissionReview" || !api_version.starts_with("admission.k8s.io/") {
+        return Err(format!("the body is a `{kind}` of `{api_version}` and no AdmissionReview"));
+    }
+    if api_version != "admission.k8s.io/v1" {
         return Err(format!(
-            "expected kind `AdmissionReview` of `admission.k8s.io/v1`, not `{}` of `{}`: list `v1` in the webhook's `admissionReviewVersions`",
-            review.kind, review.api_version
+            "`{api_version}` is not supported: the webhook's `admissionReviewVersions` must be `[v1]`"
         ));
     }
-    review.request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())
+    request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())
 }
 
 impl Request<'_> {

@@ -36,12 +36,12 @@ pub(super) fn denial(findings: &[&Finding]) -> String {
     let mut fixes: Vec<(&str, Vec<usize>)> = Vec::new();
     for (i, finding) in findings.iter().enumerate() {
         if text.len() > 2 * MOST_DETAIL {
-            let _ = writeln!(text, "and {} more", findings.len() - i);
+            let _ = writeln!(text, "\nand {} more", findings.len() - i);
             break;
         }
         let number = i + 1;
         if !is_one {
-            let _ = write!(text, "{number}. ");
+            let _ = write!(text, "{}{number}. ", if i > 0 { "\n" } else { "" });
         }
         let _ = writeln!(text, "{}", headline(finding));
         if text.len() > MOST_DETAIL {
@@ -148,8 +148,13 @@ fn command(finding: &Finding) -> Option<String> {
         1 => objects.pop()?,
         _ => json!({ "apiVersion": "v1", "kind": "List", "items": objects }),
     };
+    let object = object.to_string();
+    // What a terminal might show otherwise than it is must not be copied into a shell.
+    if one_line(&object) != object {
+        return None;
+    }
     // `printf` and not `echo`, which in some shells reads escapes.
-    let command = format!("printf %s {} | kubectl apply -f -", shell_quoted(&object.to_string()));
+    let command = format!("printf %s {} | kubectl apply -f -", shell_quoted(&object));
     Some(format!("[{}] to mend it: {}", finding.rule.code, command))
 }
 

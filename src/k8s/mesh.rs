@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::meta::{Identity, Meta};
+use super::policy::number;
 use super::read::{Source, Strict};
 use super::{Lowered, Problem, Read, Written as WrittenLabels, done, labels};
 use crate::model::{FieldPath, Labels, MeshConfig, MtlsMode, Object, PeerAuthentication, Revision, Str};
@@ -49,35 +50,33 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
             Problem::new(FieldPath::new(format!("spec.{path}")), message)
         })
         .collect();
-    // Of what is said below the meaning is known: Istio ignores it, or its mode says it is unknown.
+    // What is said below leaves no doubt about the rest, so that a policy cannot be made doubtful on
+    // purpose: Istio ignores it, or it is a mode that says itself that it is unknown.
     let is_partial = !problems.is_empty();
     let Spec { selector, mtls, port_level_mtls } = spec;
     let mode = mode(mtls, || FieldPath::new("spec.mtls.mode"), &mut problems);
     let selector = labels(selector.and_then(|selector| selector.match_labels).as_ref());
-    // What the API server refuses although it is plain what it would come to: nothing. It leaves no
-    // doubt about the rest, so that a policy cannot be made doubtful on purpose.
-    let mut void = Vec::new();
     if selector.iter().any(|(key, value)| key.contains('*') || value.contains('*')) {
         let message = "Istio takes no `*` here: labels are matched exactly";
-        void.push(Problem::new(FieldPath::new("spec.selector.matchLabels"), message));
+        problems.push(Problem::new(FieldPath::new("spec.selector.matchLabels"), message));
     }
     let ports_path = FieldPath::new("spec.portLevelMtls");
     if port_level_mtls.is_some() && selector.is_empty() {
         let message = "`portLevelMtls` needs a `selector`: without one, Istio does not apply it";
-        void.push(Problem::new(ports_path.clone(), message));
+        problems.push(Problem::new(ports_path.clone(), message));
     }
     if port_level_mtls.as_ref().is_some_and(BTreeMap::is_empty) {
-        void.push(Problem::new(ports_path.clone(), "at least one port is needed here"));
+        problems.push(Problem::new(ports_path.clone(), "at least one port is needed here"));
     }
     let mut ports = BTreeMap::new();
     for (port, mtls) in port_level_mtls.into_iter().flatten() {
         let path = ports_path.field(&port);
-        match port.parse::<u16>() {
-            Ok(number) if number > 0 => {
+        match number::<u16>(&port) {
+            Some(number) if number > 0 => {
                 let mode = self::mode(mtls, || path.field("mode"), &mut problems);
                 ports.insert(number, mode);
             }
-            _ => void.push(Problem::new(path, format!("`{port}` is no port: ports are 1 to 65535"))),
+            _ => problems.push(Problem::new(path, format!("`{port}` is no port: ports are 1 to 65535"))),
         }
     }
     let policy = PeerAuthentication {
@@ -89,7 +88,6 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
         ports,
         is_partial,
     };
-    problems.extend(void);
     Ok(Lowered { object: Some(Object::PeerAuthentication(Arc::new(policy))), problems })
 }
 

@@ -273,7 +273,7 @@ fn parse_network(text: &str) -> Option<IpNet> {
 }
 
 /// A number of decimal digits only: Rust's own parser takes a plus sign.
-fn number<T: FromStr>(digits: &str) -> Option<T> {
+pub(super) fn number<T: FromStr>(digits: &str) -> Option<T> {
     digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
 
