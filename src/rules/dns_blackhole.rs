@@ -425,7 +425,7 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
         .collect();
     let workloads: Vec<&Workload> = workloads.iter().map(AsRef::as_ref).collect();
     // Where their own policies let them out, it is the DNS pods' that do not let them in.
-    let isolating = if workloads.iter().all(|workload| is_let_out(view, workload)) {
+    let isolating = if workloads.iter().all(|workload| is_let_out(view, workload, badness)) {
         Vec::new()
     } else {
         isolating_policies(view, &workloads)
@@ -490,12 +490,17 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
     finding
 }
 
-/// Whether a workload's own policies let it ask some DNS pod.
-fn is_let_out(view: &View<'_>, workload: &Workload) -> bool {
-    view.dns().targets.iter().any(|target| {
+/// Whether a workload's own policies let out what a violation of this badness says is closed.
+fn is_let_out(view: &View<'_>, workload: &Workload, badness: u8) -> bool {
+    let protocol = if badness == badness::NO_TCP { Protocol::Tcp } else { Protocol::Udp };
+    let lets_out = |target: &DnsTarget<'_>| {
+        let port = if protocol == Protocol::Tcp { target.tcp } else { target.udp };
         let side = view.reach().side(workload, Direction::Egress, Peer::Workload(&target.workload));
-        target.udp.is_some_and(|port| side.certain.contains(Protocol::Udp, port))
-    })
+        port.is_none_or(|port| side.certain.contains(protocol, port))
+    };
+    let targets = &view.dns().targets;
+    !targets.is_empty()
+        && if badness == badness::CERTAIN { targets.iter().any(lets_out) } else { targets.iter().all(lets_out) }
 }
 
 /// The policies that isolate the egress of these workloads, by name.
