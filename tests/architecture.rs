@@ -154,6 +154,7 @@ fn the_scan_sees_what_it_is_there_to_see() {
         assert!(!paths.iter().any(|path| path.starts_with(&format!("crate::{unseen}"))), "{unseen} in {paths:?}");
     }
     assert_eq!(modules(&text.parse().unwrap()), ["next"]);
+    assert!(scan(&"//! Tests.\n#![cfg(test)]\nuse crate::k8s;".parse().unwrap()).is_empty());
 }
 
 /// One file of the library or the binary.
@@ -278,6 +279,10 @@ fn without_tests(tokens: &TokenStream) -> Vec<TokenTree> {
         };
         at = attribute + 1;
         if group.to_string().replace(' ', "") == "[cfg(test)]" {
+            if bang {
+                // `#![cfg(test)]`: the whole file is about tests.
+                return kept;
+            }
             at = end_of_item(&tokens, at);
         }
     }
