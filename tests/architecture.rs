@@ -177,7 +177,9 @@ fn sources() -> Vec<Source> {
         let paths = scan(&tokens(&path));
         Source { path, module, paths }
     };
-    files.into_iter().map(read).collect()
+    // A file of tests is a `#[cfg(test)]` module of its own, and may use what it likes.
+    let is_tests = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "tests" || stem == "testing");
+    files.into_iter().filter(|path| !is_tests(path)).map(read).collect()
 }
 
 fn source_dir() -> PathBuf {

@@ -366,7 +366,8 @@ impl<'a, 'w> Lookup<'a, 'w> {
 
 impl<'a> Resolver<'a> {
     fn pod(view: &View<'a>, workload: &Workload, target: &DnsTarget<'a>) -> Self {
-        let answer = view.reach().connections(Peer::Workload(workload), Peer::Workload(&target.workload));
+        let ports = [(Protocol::Udp, target.udp.unwrap_or(53)), (Protocol::Tcp, target.tcp.unwrap_or(53))];
+        let answer = view.reach().about(&ports).connections(Peer::Workload(workload), Peer::Workload(&target.workload));
         let mut udp = target.udp.map_or(Truth::No, |port| reached(&answer, Protocol::Udp, port));
         let mut tcp = target.tcp.map(|port| reached(&answer, Protocol::Tcp, port));
         let cluster_ips = target.service.map(|service| service.cluster_ips.as_slice()).unwrap_or_default();
@@ -382,7 +383,8 @@ impl<'a> Resolver<'a> {
 
     fn address(view: &View<'a>, workload: &Workload, ip: IpAddr) -> Self {
         let range = IpSet::from(ip);
-        let answer = view.reach().connections(Peer::Workload(workload), Peer::External(&range));
+        let ports = [(Protocol::Udp, 53), (Protocol::Tcp, 53)];
+        let answer = view.reach().about(&ports).connections(Peer::Workload(workload), Peer::External(&range));
         let tcp = Some(reached(&answer, Protocol::Tcp, 53));
         Self { target: None, udp: reached(&answer, Protocol::Udp, 53), tcp }
     }
@@ -424,7 +426,12 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
         })
         .collect();
     let workloads: Vec<&Workload> = workloads.iter().map(AsRef::as_ref).collect();
-    let isolating = isolating_policies(view, &workloads);
+    // Where their own policies let them out, it is the DNS pods' that do not let them in.
+    let isolating = if workloads.iter().all(|workload| is_let_out(view, workload, badness)) {
+        Vec::new()
+    } else {
+        isolating_policies(view, &workloads)
+    };
     let culprits = misses::of(view, &isolating);
     let names: Vec<_> = isolating.iter().map(|policy| format!("`{}`", policy.name)).collect();
     let by = match isolating.len() {
@@ -460,7 +467,9 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
     .to_owned();
     finding.evidence.push(describe(view.dns()));
     finding.evidence.extend(culprits.into_iter().map(|miss| miss.text));
-    finding.evidence.extend(refusals(view, &workloads));
+    let refusals = refusals(view, &workloads);
+    let is_refused = !refusals.is_empty();
+    finding.evidence.extend(refusals);
     if let Some(foreign) = view.cluster.foreign_policies(namespace).next() {
         let (kind, name) = (&foreign.kind, &foreign.name);
         finding.evidence.push(format!(
@@ -472,8 +481,28 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
         _ if isolating.is_empty() => "let the DNS pods be reached: apply this first".to_owned(),
         _ => "apply this first: it lets these pods reach DNS and opens nothing else".to_owned(),
     };
-    finding.fix = if isolating.is_empty() { admit_at_dns(view) } else { allow_dns(view, namespace, &workloads) };
+    let mut fixes = Vec::new();
+    if is_refused || isolating.is_empty() {
+        fixes.push(admit_at_dns(view));
+    }
+    if !isolating.is_empty() {
+        fixes.push(allow_dns(view, namespace, &workloads));
+    }
+    finding.fix = yaml::documents(&fixes);
     finding
+}
+
+/// Whether a workload's own policies let out what a violation of this badness says is closed.
+fn is_let_out(view: &View<'_>, workload: &Workload, badness: u8) -> bool {
+    let protocol = if badness == badness::NO_TCP { Protocol::Tcp } else { Protocol::Udp };
+    let lets_out = |target: &DnsTarget<'_>| {
+        let port = if protocol == Protocol::Tcp { target.tcp } else { target.udp };
+        let side = view.reach().side(workload, Direction::Egress, Peer::Workload(&target.workload));
+        port.is_none_or(|port| side.certain.contains(protocol, port))
+    };
+    let targets = &view.dns().targets;
+    !targets.is_empty()
+        && if badness == badness::CERTAIN { targets.iter().any(lets_out) } else { targets.iter().all(lets_out) }
 }
 
 /// The policies that isolate the egress of these workloads, by name.
