@@ -364,7 +364,7 @@ fn a_policy_of_another_shape_stands_as_one_of_unknown_meaning() {
         assert_eq!(problems(&text).len(), 1, "{spec}");
         match lower(&text).object {
             Some(Object::ForeignPolicy(it)) => {
-                assert_eq!((it.namespace.as_deref(), it.name.as_str()), (Some("x"), "p"))
+                assert_eq!((it.namespace.as_deref(), it.name.as_str()), (Some("x"), "p"));
             }
             other => panic!("{other:?}"),
         }
