@@ -424,7 +424,8 @@ impl<'a, 'w> Lookup<'a, 'w> {
     /// Whether something else that this pod may reach could be its DNS after all, where DNS itself
     /// is only presumed: a custom deployment the known objects do not show.
     fn may_have_another_way(&self, view: &View<'_>) -> bool {
-        let is_own = self.workload.dns_policy == DnsPolicy::None;
+        let is_own =
+            self.workload.dns_policy == DnsPolicy::None && self.workload.nameservers.iter().copied().any(is_private);
         match view.dns().source {
             // A nameserver the pod names may be a Service's address, and the rule name its pods.
             DnsSource::Service | DnsSource::Addresses if is_own => self.egress_rules(view).any(|(_, rule)| {

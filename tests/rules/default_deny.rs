@@ -141,7 +141,7 @@ fn two_selectors_that_cover_every_pod_together_are_a_default() {
         "rest",
         "podSelector: {matchExpressions: [{key: app, operator: NotIn, values: [web]}]}, policyTypes: [Ingress, Egress]",
     );
-    let gate = Gate::over(&[DNS, OPEN, &one, &rest]);
+    let gate = Gate::over(&[DNS, OPEN, &one, &rest, &deployment("shop", "api")]);
     gate.create(&deployment("shop", "cart")).silent("NP001");
     gate.delete("NetworkPolicy", "shop", "rest").denied("NP001");
 }
@@ -159,8 +159,11 @@ fn deleting_or_hollowing_out_the_last_defence_is_denied() {
 }
 
 #[test]
-fn deleting_the_last_defence_of_an_empty_namespace_is_denied() {
-    Gate::over(&[DNS, CLOSED]).delete("NetworkPolicy", "shop", "default-deny").denied("NP001");
+fn whoever_clears_a_namespace_is_warned_and_not_held_up() {
+    let gate = Gate::over(&[DNS, CLOSED]);
+    gate.delete("NetworkPolicy", "shop", "default-deny").warned("NP001");
+    // What is created there afterwards is judged.
+    Gate::over(&[DNS, OPEN]).create(&deployment("shop", "cart")).denied("NP001");
 }
 
 #[test]

@@ -123,8 +123,8 @@ fn the_port_that_counts_is_the_one_the_pods_listen_on() {
 fn the_dns_pods_own_ingress_must_let_them_in() {
     let gate = Gate::over(&[DNS, OPEN, &deployment("shop", "cart"), &deployment("pay", "api")]);
     let verdicts = gate.create(&policy("kube-system", "deny", "podSelector: {}"));
-    assert_eq!(verdicts.0.iter().filter(|it| it.rule.code == "NP002").count(), 2, "{verdicts:?}");
     let finding = verdicts.denied("NP002");
+    assert!(finding.message.contains("`pay` and `shop`"), "{}", finding.message);
     assert!(finding.fix.contains("namespace: kube-system"), "{}", finding.fix);
     let admitting = "podSelector: {matchLabels: {k8s-app: kube-dns}}, ingress: [{from: [{namespaceSelector: {}}], ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]}]";
     gate.create(&policy("kube-system", "admit", admitting)).silent("NP002");
@@ -219,7 +219,8 @@ fn the_configuration_says_where_dns_is() {
     let node_local = egress("{ipBlock: {cidr: 169.254.20.10/32}}", BOTH);
     let gate = |settings: &str| Gate::over(&[DNS, OPEN, &deployment("shop", "cart")]).with(settings);
     gate("dns: {addresses: [169.254.20.10]}").create(&node_local).silent("NP002");
-    gate("").create(&node_local).denied("NP002");
+    // Nobody writes that address but for a cache on the node, which no object shows.
+    gate("").create(&node_local).warned("NP002");
     let to_pods = egress(&format!("{{{KUBE_SYSTEM}, {KUBE_DNS}}}"), BOTH);
     let verdicts = gate("dns: {addresses: [169.254.20.10]}").create(&to_pods);
     assert!(verdicts.denied("NP002").fix.contains("169.254.20.10/32"));
