@@ -842,3 +842,6 @@ fn ports_in_words(rule: &PolicyRule) -> String {
         .collect();
     words::list(&words)
 }
+
+#[cfg(test)]
+mod tests;
