@@ -382,12 +382,10 @@ impl<'a, 'w> Lookup<'a, 'w> {
 
     fn verdict(&self, view: &View<'_>) -> Option<(Aspect, u8)> {
         let best = self.resolvers.iter().map(|resolver| resolver.udp).max()?;
+        let is_cached = best < Truth::Yes && self.admits_a_node_local_cache(view);
         match best {
+            Truth::No | Truth::Maybe if is_cached && view.dns().source == DnsSource::WellKnown => return None,
             Truth::No => {
-                let is_cached = self.admits_a_node_local_cache(view);
-                if is_cached && view.dns().source == DnsSource::WellKnown {
-                    return None;
-                }
                 let is_presumed = is_cached || self.may_have_another_way(view);
                 let badness = if is_presumed { badness::PRESUMED } else { badness::CERTAIN };
                 return Some((Aspect::DnsUnreachable, badness));
@@ -427,11 +425,15 @@ impl<'a, 'w> Lookup<'a, 'w> {
         let is_own =
             self.workload.dns_policy == DnsPolicy::None && self.workload.nameservers.iter().copied().any(is_private);
         match view.dns().source {
-            // A nameserver the pod names may be a Service's address, and the rule name its pods.
-            DnsSource::Service | DnsSource::Addresses if is_own => self.egress_rules(view).any(|(_, rule)| {
-                let has_pods = rule.peers.iter().flatten().any(|peer| matches!(peer, PeerSpec::Pods { .. }));
-                has_pods && misses::mentions_dns(rule) && admits_dns_port(rule)
-            }),
+            // A private nameserver may be a Service's address, and the rule name its pods.
+            DnsSource::Service | DnsSource::Addresses
+                if is_own && self.workload.nameservers.iter().copied().any(is_private) =>
+            {
+                self.egress_rules(view).any(|(_, rule)| {
+                    let has_pods = rule.peers.iter().flatten().any(|peer| matches!(peer, PeerSpec::Pods { .. }));
+                    has_pods && misses::mentions_dns(rule) && admits_dns_port(rule)
+                })
+            }
             DnsSource::Service | DnsSource::Addresses => false,
             DnsSource::ServiceWithoutPods | DnsSource::WellKnown => self.egress_rules(view).any(|(policy, rule)| {
                 (misses::mentions_dns(rule) || misses::names_dns(rule))
@@ -845,3 +847,6 @@ fn ports_in_words(rule: &PolicyRule) -> String {
         .collect();
     words::list(&words)
 }
+
+#[cfg(test)]
+mod tests;

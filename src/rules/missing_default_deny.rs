@@ -844,3 +844,6 @@ fn covers_pods(view: &View<'_>, addresses: &IpSet, family: Family) -> bool {
     };
     !ranges.is_empty() && ranges.into_iter().all(|range| space::share_of(range, addresses) > 0.5)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,10 +9,14 @@
 //! tell a violation that a change brings from one that stood, and the ratchet rests on that.
 
 mod action;
+#[cfg(test)]
+mod catalogue;
 mod cover;
 mod dns_blackhole;
 mod environment;
 mod finding;
+#[cfg(test)]
+mod fixes;
 mod judge;
 mod missing_default_deny;
 mod plaintext_mtls;

@@ -98,7 +98,7 @@ pub(super) fn objects(yaml: &str) -> Vec<Object> {
 #[derive(Clone)]
 pub(super) struct Gate {
     objects: BTreeMap<ObjectRef, Object>,
-    only: Option<&'static str>,
+    chosen: &'static str,
     options: BTreeMap<&'static str, Value>,
     pub(super) environment: Environment,
     profile: Profile,
@@ -115,7 +115,7 @@ pub(super) fn gate(yaml: &str) -> Gate {
     });
     let gate = Gate {
         objects: BTreeMap::new(),
-        only: None,
+        chosen: "NP",
         options: BTreeMap::new(),
         environment: Environment::default(),
         profile: Profile::Baseline,
@@ -136,9 +136,9 @@ impl Gate {
         self.clone().holding(objects(yaml))
     }
 
-    /// With one rule only.
+    /// With those rules only whose code starts like this.
     pub(super) fn only(self, code: &'static str) -> Self {
-        Self { only: Some(code), ..self }
+        Self { chosen: code, ..self }
     }
 
     /// With options of a rule, as YAML.
@@ -173,14 +173,14 @@ impl Gate {
     }
 
     fn rules(&self) -> RuleSet {
-        let is_chosen = |code: &str| self.only.map_or(code.starts_with("NP"), |only| only == code);
-        let rules = RULES.iter().filter(|entry| is_chosen(entry.meta.code)).map(|entry| {
+        let chosen = RULES.iter().filter(|entry| entry.meta.code.starts_with(self.chosen));
+        let rules = chosen.filter_map(|entry| {
             let options = self.options.get(entry.meta.name).cloned().unwrap_or_else(|| Value::Object(<_>::default()));
             let action = match self.profile {
                 Profile::Baseline => entry.meta.baseline,
                 Profile::Restricted => entry.meta.restricted,
             };
-            ActiveRule { rule: entry.build(options).unwrap().unwrap_or_else(|error| panic!("{error}")), action }
+            Some(ActiveRule { rule: entry.build(options)?.unwrap_or_else(|error| panic!("{error}")), action })
         });
         let rules: Vec<_> = rules.collect();
         assert!(!rules.is_empty());

@@ -606,3 +606,6 @@ fn inside(view: &View<'_>, addresses: &IpSet, direction: Direction, family: Fami
     }
     notes
 }
+
+#[cfg(test)]
+mod tests;

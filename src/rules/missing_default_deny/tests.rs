@@ -1,0 +1,397 @@
+use crate::rules::Mode;
+use crate::rules::testing::*;
+
+/// A namespace with a workload and these policies, judged by this rule alone.
+fn shop(policies: &[&str]) -> Gate {
+    gate(&(namespace("shop", "") + &deployment("shop/cart", "app: cart") + &policies.concat())).only("NP001")
+}
+
+fn deny_all() -> String {
+    policy("shop/deny", "podSelector: {}, policyTypes: [Ingress, Egress]")
+}
+
+fn allow(spec: &str) -> String {
+    policy("shop/allow", &format!("podSelector: {{}}, policyTypes: [Ingress, Egress], {spec}"))
+}
+
+const OPEN: &str = "ingress: [{}], egress: [{}]";
+
+// What it is not fooled by.
+
+#[test]
+fn a_namespace_without_policies_is_undefended() {
+    shop(&[]).check().is(&["deny NP001"]).mentions("the namespace has no NetworkPolicy at all");
+}
+
+#[test]
+fn an_allow_all_is_no_default_deny_whatever_its_name() {
+    let disguised =
+        policy("shop/default-deny-all", &format!("podSelector: {{}}, policyTypes: [Ingress, Egress], {OPEN}"));
+    shop(&[&disguised]).check().is(&["deny NP001"]).mentions("`default-deny-all`");
+}
+
+#[test]
+fn an_allow_all_undoes_the_default_deny_beside_it() {
+    shop(&[&deny_all(), &allow(OPEN)]).check().is(&["deny NP001"]).mentions("gives all ingress and egress back");
+}
+
+#[test]
+fn ingress_alone_leaves_egress_undefended() {
+    let ingress = policy("shop/deny", "podSelector: {}, policyTypes: [Ingress]");
+    let said = shop(&[&ingress]).check();
+    said.is(&["deny NP001"]).mentions("no default-deny for egress").does_not_mention("for ingress,");
+    said.mentions("isolates every pod, but not for egress");
+}
+
+#[test]
+fn a_policy_that_defaults_to_ingress_leaves_egress_undefended() {
+    shop(&[&policy("shop/deny", "podSelector: {}")]).check().is(&["deny NP001"]).mentions("for egress");
+}
+
+#[test]
+fn a_selector_that_matches_todays_pods_does_not_defend_those_to_come() {
+    let today = policy("shop/cart", "podSelector: {matchLabels: {app: cart}}, policyTypes: [Ingress, Egress]");
+    let said = shop(&[&today]).check();
+    said.is(&["deny NP001"]).mentions("isolates ingress of pods with `app=cart` only");
+    said.mentions("its policies isolate only the pods they name").does_not_mention("leaves `Deployment cart` open");
+}
+
+#[test]
+fn rules_whose_direction_is_missing_isolate_nothing() {
+    let unlisted = policy("shop/deny", &format!("podSelector: {{}}, policyTypes: [Ingress], egress: [{TO_DNS}]"));
+    shop(&[&unlisted])
+        .check()
+        .is(&["deny NP001"])
+        .mentions("has egress rules, but `Egress` is not in its `policyTypes`");
+}
+
+#[test]
+fn two_halves_that_together_admit_everyone_undo_the_default_deny() {
+    let pods =
+        policy("shop/pods", "podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {}}]}]");
+    let addresses = policy(
+        "shop/internet",
+        "podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]",
+    );
+    let gate = shop(&[&deny_all(), &pods, &addresses]).on("cilium");
+    gate.check().is(&["deny NP001"]).mentions("NetworkPolicies `internet` and `pods` together give all ingress back");
+    gate.without("NetworkPolicy shop/pods").check().nothing();
+    gate.without("NetworkPolicy shop/internet").check().nothing();
+}
+
+#[test]
+fn ports_split_over_rules_add_up() {
+    shop(&[
+        &deny_all(),
+        &allow("ingress: [{ports: [{port: 1, endPort: 20000}]}, {ports: [{port: 20001, endPort: 65535}]}]"),
+    ])
+    .check()
+    .is(&["deny NP001"]);
+    shop(&[&deny_all(), &allow("ingress: [{ports: [{port: 1, endPort: 32767}]}]")]).check().is(&["deny NP001"]);
+}
+
+#[test]
+fn blocks_in_halves_and_namespaces_by_the_label_all_carry_are_everyone() {
+    let halves = "{ipBlock: {cidr: 0.0.0.0/1}}, {ipBlock: {cidr: 128.0.0.0/1, except: [192.0.2.1/32]}}";
+    for namespaces in [
+        "{}",
+        "{matchExpressions: [{key: kubernetes.io/metadata.name, operator: Exists}]}",
+        "{matchExpressions: [{key: kubernetes.io/metadata.name, operator: NotIn, values: [nowhere]}]}",
+        "{matchExpressions: [{key: no-such-label, operator: DoesNotExist}]}",
+    ] {
+        let open = allow(&format!("ingress: [{{from: [{halves}, {{namespaceSelector: {namespaces}}}]}}]"));
+        shop(&[&deny_all(), &open]).on("cilium").check().is(&["deny NP001"]);
+    }
+}
+
+#[test]
+fn an_exception_of_a_few_pods_leaves_the_block_as_wide_as_it_was() {
+    let open = allow("ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.1.2.3/32]}}]}]");
+    shop(&[&deny_all(), &open]).on("calico").check().is(&["deny NP001"]);
+    let ranges = shop(&[&deny_all(), &open]).set("cni", "{name: calico, podRanges: [10.244.0.0/16, 'fd00::/64']}");
+    ranges.check().is(&["deny NP001"]);
+}
+
+#[test]
+fn an_allow_all_for_one_workload_opens_that_workload() {
+    let open = policy(
+        "shop/debug",
+        &format!("podSelector: {{matchLabels: {{app: cart}}}}, policyTypes: [Ingress, Egress], {OPEN}"),
+    );
+    let said = shop(&[&deny_all(), &open]).check();
+    said.is(&["deny NP001"]).mentions("`debug` gives all ingress and egress back to `Deployment cart`");
+}
+
+#[test]
+fn a_selector_of_many_keys_does_not_hide_that_it_leaves_pods_out() {
+    let keys: String = (0..20).map(|n| format!("{{key: k{n}, operator: DoesNotExist}}, ")).collect();
+    let riddled =
+        policy("shop/deny", &format!("podSelector: {{matchExpressions: [{keys}]}}, policyTypes: [Ingress, Egress]"));
+    shop(&[&riddled]).check().is(&["deny NP001"]);
+}
+
+#[test]
+fn an_opener_of_named_pods_is_not_blamed_for_what_another_opens() {
+    let named = policy(
+        "shop/named",
+        &format!("podSelector: {{matchLabels: {{app: other}}}}, policyTypes: [Ingress, Egress], {OPEN}"),
+    );
+    shop(&[&deny_all(), &allow(OPEN), &named]).check().is(&["deny NP001"]).does_not_mention("`named`");
+}
+
+// What it is not raised for.
+
+#[test]
+fn a_default_deny_with_dns_is_a_defence() {
+    shop(&[&default_deny("shop")]).check().nothing();
+}
+
+#[test]
+fn a_policy_that_isolates_all_and_admits_something_narrower_is_a_defence() {
+    for narrower in [
+        "ingress: [{from: [{podSelector: {}}]}], egress: [{to: [{podSelector: {}}]}]",
+        "ingress: [{from: [{namespaceSelector: {}}]}], egress: [{to: [{namespaceSelector: {}}]}]",
+        "ingress: [{ports: [{port: 8080}]}], egress: [{ports: [{port: 443}]}]",
+        "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}]",
+        "ingress: [{from: [{namespaceSelector: {matchLabels: {team: web}}}, {ipBlock: {cidr: 203.0.113.0/24}}]}]",
+        "egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]}}]}]",
+        "egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}]}]",
+        "egress: [{ports: [{protocol: UDP}]}]",
+        "egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 443}, {port: 80}]}]",
+    ] {
+        for cni in ["calico", "cilium", "unknown"] {
+            shop(&[&allow(narrower)]).on(cni).check().nothing();
+        }
+    }
+}
+
+#[test]
+fn a_selector_and_its_opposite_are_a_defence_together() {
+    let of = |operator: &str| {
+        let name = operator.to_lowercase();
+        let pods = format!("podSelector: {{matchExpressions: [{{key: tier, operator: {operator}}}]}}");
+        policy(&format!("shop/{name}"), &format!("{pods}, policyTypes: [Ingress, Egress]"))
+    };
+    shop(&[&of("Exists"), &of("DoesNotExist")]).check().nothing();
+    shop(&[&of("Exists")]).check().is(&["deny NP001"]);
+}
+
+#[test]
+fn two_policies_of_one_direction_each_are_a_defence_together() {
+    let ingress = policy("shop/in", "podSelector: {}, policyTypes: [Ingress]");
+    let egress = policy("shop/out", "podSelector: {}, policyTypes: [Egress]");
+    shop(&[&ingress, &egress]).check().nothing();
+}
+
+#[test]
+fn exempt_and_terminating_namespaces_are_left_alone() {
+    gate(&pod("kube-system/agent", "")).only("NP001").check().nothing();
+    gate(&pod("infra-a/agent", "")).only("NP001").set("namespaces", "exempt: [infra-*]").check().nothing();
+    let terminating = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\nstatus: {phase: Terminating}\n";
+    gate(&(terminating.to_owned() + &pod("shop/cart", ""))).only("NP001").check().nothing();
+}
+
+#[test]
+fn pods_of_the_nodes_network_are_not_policies_business() {
+    let host = pod_with("shop/agent", "app: agent", "hostNetwork: true");
+    shop(&[]).create(&host).nothing();
+    // Neither are those that are done.
+    let done = pod("shop/done", "app: done") + "status: {phase: Succeeded}\n";
+    gate(&(namespace("shop", "") + &done)).only("NP001").check().is(&["warn NP001"]).mentions("every pod to come");
+}
+
+// What it fires on.
+
+#[test]
+fn creating_a_workload_in_an_undefended_namespace_is_denied() {
+    let empty = gate(&namespace("shop", "")).only("NP001");
+    for workload in [
+        pod("shop/cart", "app: cart"),
+        deployment("shop/cart", "app: cart"),
+        object("batch/v1", "CronJob", "name: cart, namespace: shop", "jobTemplate: {spec: {template: {}}}"),
+    ] {
+        empty.create(&workload).is(&["deny NP001"]).mentions("then repeat the request");
+    }
+}
+
+#[test]
+fn a_second_workload_in_an_undefended_namespace_is_new_and_the_first_stands() {
+    let said = shop(&[]).create(&deployment("shop/pay", "app: pay"));
+    said.is(&["deny NP001"]).mentions("`Deployment pay`").does_not_mention("cart");
+    let image = deployment("shop/cart", "app: cart, version: two");
+    shop(&[]).update(&image).is(&["warn NP001 standing"]);
+}
+
+#[test]
+fn a_workload_in_a_defended_namespace_is_let_in() {
+    shop(&[&default_deny("shop")]).create(&deployment("shop/pay", "app: pay")).nothing();
+}
+
+#[test]
+fn taking_the_last_defence_is_denied_by_delete_and_by_update() {
+    let gate = shop(&[&default_deny("shop")]);
+    gate.delete("NetworkPolicy shop/default-deny")
+        .is(&["deny NP001"])
+        .mentions("deleting NetworkPolicy `default-deny`");
+    let ingress_only = policy("shop/default-deny", "podSelector: {}, policyTypes: [Ingress]");
+    gate.update(&ingress_only).is(&["deny NP001"]).mentions("changing NetworkPolicy `default-deny`");
+    let narrower =
+        policy("shop/default-deny", "podSelector: {matchLabels: {app: cart}}, policyTypes: [Ingress, Egress]");
+    gate.update(&narrower).is(&["deny NP001"]).mentions("spec.podSelector");
+    gate.with(&policy("shop/other", "podSelector: {}, policyTypes: [Ingress, Egress]"))
+        .delete("NetworkPolicy shop/default-deny")
+        .nothing();
+}
+
+#[test]
+fn taking_a_workloads_own_isolation_is_denied_though_the_namespace_stood_undefended() {
+    let own = policy("shop/cart", "podSelector: {matchLabels: {app: cart}}, policyTypes: [Ingress, Egress]");
+    let gate = shop(&[&own]).with(&deployment("shop/pay", "app: pay"));
+    let said = gate.delete("NetworkPolicy shop/cart");
+    said.is(&["deny NP001", "warn NP001 standing"]);
+    said.mentions("takes the last isolation of ingress and egress from `Deployment cart` in namespace `shop`");
+    let relabelled = gate.update(&deployment("shop/cart", "app: basket"));
+    relabelled.is(&["deny NP001"]).mentions("`Deployment cart`");
+}
+
+#[test]
+fn an_allow_all_is_denied_when_it_comes_and_when_a_label_puts_a_workload_under_it() {
+    let gate = shop(&[&deny_all()]);
+    gate.create(&allow(OPEN)).is(&["deny NP001"]).mentions("NetworkPolicy shop/allow spec.ingress[0]");
+    let open = policy(
+        "shop/debug",
+        &format!("podSelector: {{matchLabels: {{debug: 'yes'}}}}, policyTypes: [Ingress, Egress], {OPEN}"),
+    );
+    gate.create(&open).nothing();
+    let labelled = deployment("shop/cart", "app: cart, debug: 'yes'");
+    gate.with(&open).update(&labelled).is(&["deny NP001"]).mentions("`debug` gives all ingress and egress back");
+}
+
+#[test]
+fn what_makes_a_namespace_stricter_passes_with_a_warning_at_most() {
+    let gate = shop(&[]);
+    gate.create(&deny_all()).nothing();
+    gate.create(&policy("shop/deny", "podSelector: {}, policyTypes: [Ingress]")).is(&["warn NP001 standing"]);
+    shop(&[&deny_all(), &allow(OPEN)]).delete("NetworkPolicy shop/allow").nothing();
+    shop(&[]).delete("Deployment shop/cart").nothing();
+}
+
+#[test]
+fn creating_a_namespace_warns_with_the_policy_to_apply() {
+    let said = gate("").only("NP001").create(&namespace("shop", ""));
+    said.is(&["warn NP001"]).mentions("namespace `shop` starts without a default-deny for ingress and egress");
+    said.mentions("name: default-deny\n  namespace: shop");
+}
+
+#[test]
+fn clearing_a_namespace_in_which_nothing_runs_is_a_warning() {
+    let empty = gate(&(namespace("shop", "") + &default_deny("shop"))).only("NP001");
+    empty.delete("NetworkPolicy shop/default-deny").is(&["warn NP001"]);
+    empty.without("NetworkPolicy shop/default-deny").create(&pod("shop/cart", "")).is(&["deny NP001"]);
+}
+
+#[test]
+fn no_one_is_denied_for_what_only_may_be_open() {
+    let wide = allow("egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]");
+    let gate = shop(&[&wide]);
+    gate.clone().on("unknown").check().is(&["warn NP001"]).mentions("it depends on what enforces the policies");
+    gate.clone().on("calico").check().is(&["deny NP001"]);
+    gate.on("cilium").check().nothing();
+}
+
+#[test]
+fn policies_of_other_systems_make_it_a_warning_that_says_so() {
+    let said = shop(&[&cilium("shop/zero-trust")]).check();
+    said.is(&["warn NP001"]).mentions("CiliumNetworkPolicy.cilium.io `zero-trust` may isolate these pods too");
+    let everywhere = object("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", "name: floor", "");
+    shop(&[&everywhere]).check().is(&["warn NP001"]).mentions("`floor`");
+    let elsewhere = shop(&[&cilium("other/zero-trust")]);
+    elsewhere.create(&pod("shop/pay", "")).is(&["deny NP001"]).does_not_mention("zero-trust");
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_in_full_makes_it_a_warning() {
+    let partial = policy("shop/new", "podSelector: {}, policyTypes: [Ingress, Sideways]");
+    let gate = gate(&(namespace("shop", "") + &pod("shop/cart", ""))).only("NP001").with(&partial);
+    gate.check().is(&["warn NP001"]);
+}
+
+// Options, modes, ratchet.
+
+#[test]
+fn only_the_directions_asked_for_are_required() {
+    let ingress = policy("shop/deny", "podSelector: {}, policyTypes: [Ingress]");
+    let gate = shop(&[&ingress]).option("missing-default-deny", "directions: [ingress]");
+    gate.check().nothing();
+    let gate = gate.option("missing-default-deny", "directions: [egress]");
+    gate.check().is(&["deny NP001"]).does_not_mention("for ingress");
+}
+
+#[test]
+fn workloads_of_a_young_namespace_are_warned_about() {
+    let born = |at: &str| {
+        format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, creationTimestamp: '{at}'}}\n")
+    };
+    let cart = pod("shop/cart", "");
+    let young = gate(&born("2026-11-01T11:59:45Z")).only("NP001");
+    young.create(&cart).is(&["deny NP001"]);
+    young.clone().option("missing-default-deny", "grace: 30s").create(&cart).is(&["warn NP001"]);
+    young.option("missing-default-deny", "grace: 15s").create(&cart).is(&["deny NP001"]);
+    // A namespace that seems to come from the future is no younger than new.
+    gate(&born("2026-11-01T12:00:05Z")).only("NP001").create(&cart).is(&["deny NP001"]);
+}
+
+#[test]
+fn the_grace_is_for_new_workloads_and_not_for_taking_defences() {
+    let born =
+        "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, creationTimestamp: '2026-11-01T11:59:45Z'}\n";
+    let gate = gate(&(born.to_owned() + &default_deny("shop") + &pod("shop/cart", ""))).only("NP001");
+    gate.option("missing-default-deny", "grace: 5m").delete("NetworkPolicy shop/default-deny").is(&["deny NP001"]);
+}
+
+#[test]
+fn pods_listed_as_unrestricted_may_be_given_everything_back_but_must_be_isolated() {
+    let gate = shop(&[&deny_all(), &allow(OPEN)]).option("missing-default-deny", "unrestrictedPods: [{app: cart}]");
+    let gateway = pod("shop/gateway", "app: cart, tier: edge");
+    gate.create(&gateway).nothing();
+    gate.create(&pod("shop/pay", "app: pay")).is(&["deny NP001"]);
+    let bare = shop(&[]).option("missing-default-deny", "unrestrictedPods: [{app: cart}]");
+    bare.create(&gateway).is(&["deny NP001"]);
+    // An entry without labels lists nobody.
+    shop(&[&allow(OPEN)]).option("missing-default-deny", "unrestrictedPods: [{}]").check().is(&["deny NP001"]);
+}
+
+#[test]
+fn the_mode_caps_the_action_for_the_cluster_and_for_a_namespace() {
+    let pay = pod("shop/pay", "");
+    shop(&[]).mode(Mode::Warn).create(&pay).is(&["warn NP001"]);
+    shop(&[]).mode(Mode::Audit).create(&pay).is(&["audit NP001"]);
+    let labelled = |mode: &str| shop(&[]).with(&namespace("shop", &format!("portcullis.dev/mode: {mode}")));
+    labelled("warn").create(&pay).is(&["warn NP001"]);
+    labelled("audit").create(&pay).is(&["audit NP001"]);
+    labelled("enforce").mode(Mode::Warn).create(&pay).is(&["deny NP001"]);
+    labelled("nonsense").create(&pay).is(&["deny NP001"]);
+}
+
+#[test]
+fn pods_of_one_controller_are_named_once() {
+    let owned = |name: &str| {
+        let owner = "ownerReferences: [{kind: ReplicaSet, name: cart-5d, controller: true}]";
+        object("v1", "Pod", &format!("name: {name}, namespace: shop, labels: {{app: cart}}, {owner}"), "")
+    };
+    let set = object(
+        "apps/v1",
+        "ReplicaSet",
+        "name: cart-5d, namespace: shop, ownerReferences: [{kind: Deployment, name: cart, controller: true}]",
+        "template: {metadata: {labels: {app: cart}}}",
+    );
+    let said = shop(&[&set, &owned("cart-5d-a"), &owned("cart-5d-b")]).check();
+    said.is(&["deny NP001"]).mentions("leaves `Deployment cart` open").does_not_mention("cart-5d");
+}
+
+#[test]
+fn it_is_told_as_an_engineer_needs_it() {
+    insta::assert_snapshot!(shop(&[]).create(&deployment("shop/pay", "app: pay")).text(), @"");
+    insta::assert_snapshot!(shop(&[&deny_all(), &allow(OPEN)]).check().text(), @"");
+    insta::assert_snapshot!(shop(&[&default_deny("shop")]).delete("NetworkPolicy shop/default-deny").text(), @"");
+}
