@@ -71,6 +71,16 @@ use crate::reach::Truth;
 ///         cidr: 203.0.113.0/24   # the payment provider
 ///     ports:
 ///     - port: 443
+///   - to:
+///     - namespaceSelector:
+///         matchLabels:
+///           kubernetes.io/metadata.name: kube-system
+///       podSelector:
+///         matchLabels:
+///           k8s-app: kube-dns
+///     ports:
+///     - {protocol: UDP, port: 53}
+///     - {protocol: TCP, port: 53}
 /// ```
 ///
 /// ## When it fires
