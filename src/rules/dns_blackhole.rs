@@ -698,30 +698,29 @@ fn describe(dns: &Dns<'_>) -> String {
     }
 }
 
-/// The policies on DNS pods that keep these workloads out.
+/// The policies on DNS pods that keep these workloads out, and of which pods.
 fn refusals(view: &View<'_>, workloads: &[&Workload]) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut refusing: BTreeMap<(&Str, &Str, u16), BTreeSet<String>> = BTreeMap::new();
     for target in &view.dns().targets {
         let Some(port) = target.udp else { continue };
-        let refuses = |workload: &&&Workload| {
+        let refuses = |workload: &&Workload| {
             let side = view.reach().side(&target.workload, Direction::Ingress, Peer::Workload(workload));
-            !side.possible.contains(Protocol::Udp, port)
+            !side.certain.contains(Protocol::Udp, port)
         };
-        if !workloads.iter().any(|workload| refuses(&workload)) {
-            continue;
-        }
-        for policy in view.reach().isolating(&target.workload, Direction::Ingress) {
-            lines.push(format!(
-                "NetworkPolicy `{}/{}` isolates the ingress of the DNS pods (`{}`) and does not admit these pods on UDP {port}",
-                policy.namespace,
-                policy.name,
-                view.cluster.root_owner(&target.workload)
-            ));
+        if workloads.iter().any(refuses) {
+            for policy in view.reach().isolating(&target.workload, Direction::Ingress) {
+                let pods = format!("`{}`", view.cluster.root_owner(&target.workload));
+                refusing.entry((&policy.namespace, &policy.name, port)).or_default().insert(pods);
+            }
         }
     }
-    lines.sort();
-    lines.dedup();
-    lines
+    let line = |((namespace, name, port), pods): ((&Str, &Str, u16), BTreeSet<String>)| {
+        let pods = words::some_of(&pods.into_iter().collect::<Vec<_>>());
+        format!(
+            "NetworkPolicy `{namespace}/{name}` isolates {pods}, which answer DNS, and does not admit these pods on UDP {port}"
+        )
+    };
+    refusing.into_iter().map(line).collect()
 }
 
 fn place(

@@ -439,7 +439,7 @@ impl MissingDefaultDeny {
         let (object, path) = self.place(&group, moment);
         let mut finding = Finding::new(Some(group.namespace.clone()), object, path, message(&group, moment));
         finding.why = why(&group.directions, !group.openers.is_empty());
-        finding.evidence = evidence(&group);
+        finding.evidence = evidence(&group, moment);
         if let Some(foreign) = view.cluster.foreign_policies(group.namespace).next() {
             finding.evidence.push(format!(
                 "{} `{}` may isolate these pods too; its meaning is not judged here, so this is at most a warning",
@@ -670,22 +670,32 @@ fn why(directions: &[Direction], is_given_back: bool) -> String {
 }
 
 /// What there is in place of a default-deny, policy by policy.
-fn evidence(group: &Group<'_>) -> Vec<String> {
+fn evidence(group: &Group<'_>, moment: &Moment<'_>) -> Vec<String> {
     let Group { state, directions, openers, .. } = group;
     let everything = if openers.len() == 1 { "admits everything" } else { "admits much" };
     let mut lines: Vec<String> = openers
         .iter()
         .map(|policy| {
+            let paths: Vec<_> =
+                directions.iter().map(|direction| format!("`{}`", opening_path(policy, &[*direction]))).collect();
             format!(
-                "NetworkPolicy `{}` selects {} and {everything} in `{}`",
+                "NetworkPolicy `{}` selects {} and {everything} in {}",
                 policy.name,
                 selection(&policy.pods),
-                opening_path(policy, directions)
+                words::list(&paths)
             )
         })
         .collect();
     if state.policies.is_empty() {
-        lines.push("the namespace has no NetworkPolicy at all".to_owned());
+        let has_lost_one = moment.change.is_some_and(|(_, before)| {
+            before.cluster.namespace(group.namespace).is_some_and(|state| !state.policies.is_empty())
+        });
+        let left = if has_lost_one {
+            "no NetworkPolicy is left in the namespace"
+        } else {
+            "the namespace has no NetworkPolicy"
+        };
+        lines.push(left.to_owned());
     }
     let known = |policy: &NetworkPolicy| openers.iter().any(|opener| opener.name == policy.name);
     for policy in state.policies.iter().filter(|policy| !known(policy)).take(8) {

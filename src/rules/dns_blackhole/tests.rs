@@ -657,8 +657,7 @@ fn it_is_told_as_an_engineer_needs_it() {
     in namespace `shop`, `Deployment cart` can resolve no name: NetworkPolicy `kube-system/deny` isolates the DNS pods and no policy there admits them
     why: every new connection starts with a lookup, and each will fail after a timeout of several seconds; connections that are open stay open and hide it
     - cluster DNS is Service `kube-system/kube-dns` (pods `k8s-app=kube-dns`, listening on UDP 53 and TCP 53)
-    - NetworkPolicy `kube-system/deny` isolates the ingress of the DNS pods (`Pod coredns-a`) and does not admit these pods on UDP 53
-    - NetworkPolicy `kube-system/deny` isolates the ingress of the DNS pods (`Pod coredns-b`) and does not admit these pods on UDP 53
+    - NetworkPolicy `kube-system/deny` isolates `Pod coredns-a` and `Pod coredns-b`, which answer DNS, and does not admit these pods on UDP 53
     help: apply this first: it lets every pod ask the DNS pods and opens nothing else
     apiVersion: networking.k8s.io/v1
     kind: NetworkPolicy
