@@ -1,5 +1,13 @@
 //! The server as its clients meet it: over real sockets, with real TLS, in this process.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "what is not as expected fails the test it is in"
+)]
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +22,7 @@ use hyper::{Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portcullis::admission::{Answer, Record};
 use portcullis::cluster::Cluster;
-use portcullis::rules::{Action, Environment, Mode, RuleSet};
+use portcullis::rules::{Action, Environment, Mode, Profile, RuleSet};
 use portcullis::server::{Addresses, ConfigFile, Error, Limits, Options, Reviewer, Server, Shutdown, follow_config};
 use portcullis::telemetry::Telemetry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -87,6 +95,7 @@ fn rules(on_error: Action) -> Arc<RuleSet> {
         rules: Vec::new(),
         environment: Environment::default(),
         mode: Mode::Enforce,
+        profile: Profile::Baseline,
         on_unreadable: Action::Warn,
         on_error,
     })
@@ -117,11 +126,11 @@ struct Held {
 
 impl Held {
     fn new() -> (Self, Reviewer) {
-        let (begin, begun) = mpsc::unbounded_channel();
+        let (entered, begun) = mpsc::unbounded_channel();
         let latch = Arc::new((Mutex::new(false), Condvar::new()));
         let held = Arc::clone(&latch);
         let reviewer = move |rules: &RuleSet, cluster: &Cluster, body: &[u8], now: jiff::Timestamp| {
-            begin.send(()).unwrap();
+            entered.send(()).unwrap();
             let (released, changed) = &*held;
             drop(changed.wait_while(released.lock().unwrap(), |released| !*released).unwrap());
             allow(rules, cluster, body, now)
@@ -622,17 +631,17 @@ async fn certificates_are_replaced_under_load_without_a_failed_request() {
         .map(|number| {
             let (server, done) = (Arc::clone(&server), Arc::clone(&done));
             tokio::spawn(async move {
-                let mut served = std::collections::BTreeSet::new();
+                let mut met = std::collections::BTreeSet::new();
                 let mut kept = server.https().await;
                 while !done.load(Ordering::Relaxed) {
                     // A connection that lives through it all, and a new one each time.
                     assert_eq!(kept.review("kept").await.unwrap().status, StatusCode::OK);
                     let stream = server.tls(&["http/1.1"], &rustls::version::TLS13).await;
-                    served.insert(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec());
+                    met.insert(stream.get_ref().1.peer_certificates().unwrap()[0].to_vec());
                     let answer = Client::over(stream).await.review(&format!("new-{number}")).await.unwrap();
                     assert_eq!(answer.status, StatusCode::OK);
                 }
-                served
+                met
             })
         })
         .collect();
@@ -648,21 +657,21 @@ async fn certificates_are_replaced_under_load_without_a_failed_request() {
     }
     server.until_metric("portcullis_certificate_last_reload_success 1").await;
     done.store(true, Ordering::Relaxed);
-    let mut served = std::collections::BTreeSet::new();
+    let mut met = std::collections::BTreeSet::new();
     for client in clients {
-        served.extend(client.await.expect("no request failed"));
+        met.extend(client.await.expect("no request failed"));
     }
-    assert!(served.len() > 10, "{} certificates were met", served.len());
+    assert!(met.len() > 10, "{} certificates were met", met.len());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pair_that_does_not_match_is_refused_until_it_does() {
     let server = start(|_| {}).await;
-    let served = async || {
+    let leaf = async || {
         let stream = server.tls(&["http/1.1"], &rustls::version::TLS13).await;
         stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     };
-    let first = served().await;
+    let first = leaf().await;
     server.until_metric("portcullis_certificate_last_reload_success 1").await;
     let expiry = |metrics: String| {
         let line = metrics.lines().find(|line| line.starts_with("portcullis_certificate_not_after_seconds ")).unwrap();
@@ -674,15 +683,15 @@ async fn a_pair_that_does_not_match_is_refused_until_it_does() {
     std::fs::write(server.authority.certificate(), &certificate).unwrap();
     server.until_metric("portcullis_certificate_last_reload_success 0").await;
     assert!(server.metrics().contains(r#"portcullis_certificate_reloads_total{result="refused"} 1"#));
-    assert_eq!(served().await, first);
+    assert_eq!(leaf().await, first);
 
     std::fs::remove_file(server.authority.key()).unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;
-    assert_eq!(served().await, first, "a file that is gone for a moment changes nothing");
+    assert_eq!(leaf().await, first, "a file that is gone for a moment changes nothing");
 
     std::fs::write(server.authority.key(), &key).unwrap();
     server.until_metric("portcullis_certificate_last_reload_success 1").await;
-    assert_ne!(served().await, first);
+    assert_ne!(leaf().await, first);
 }
 
 #[tokio::test]

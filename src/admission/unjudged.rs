@@ -23,32 +23,26 @@ pub fn unjudged(body: &[u8], action: Action, why: &str) -> Option<Answer> {
 /// What an answer must repeat.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Envelope {
-    api_version: &'static str,
     uid: String,
 }
 
 impl Envelope {
     /// Finds the uid of a review in its text, or in the start of it.
     pub(super) fn find(text: &[u8]) -> Option<Self> {
-        let mut api_version = V1;
         let mut review = Members::of(text)?;
         while let Some((key, value)) = review.next_value() {
-            match key {
-                b"apiVersion" if string(value).as_deref() == Some(V1_BETA1) => api_version = V1_BETA1,
-                b"request" => {
-                    let mut request = Members::of(value)?;
-                    while let Some((key, value)) = request.next_value() {
-                        if key == b"uid" {
-                            let uid = string(value).filter(|uid| !uid.is_empty())?;
-                            return Some(Self { api_version, uid });
-                        }
-                        request.skip_value()?;
-                    }
-                    return None;
-                }
-                _ => {}
+            if key != b"request" {
+                review.skip_value()?;
+                continue;
             }
-            review.skip_value()?;
+            let mut request = Members::of(value)?;
+            while let Some((key, value)) = request.next_value() {
+                if key == b"uid" {
+                    return Some(Self { uid: string(value).filter(|uid| !uid.is_empty())? });
+                }
+                request.skip_value()?;
+            }
+            return None;
         }
         None
     }
@@ -67,7 +61,7 @@ impl Envelope {
             response.insert("uid".to_owned(), self.uid.as_str().into());
             response.insert("allowed".to_owned(), allowed.into());
         }
-        let review = json!({ "apiVersion": self.api_version, "kind": "AdmissionReview", "response": response });
+        let review = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response });
         Answer {
             status: 200,
             body: review.to_string().into_bytes(),
@@ -75,9 +69,6 @@ impl Envelope {
         }
     }
 }
-
-const V1: &str = "admission.k8s.io/v1";
-const V1_BETA1: &str = "admission.k8s.io/v1beta1";
 
 /// Walks the members of one JSON object whose text may break off.
 struct Members<'a> {
@@ -195,18 +186,6 @@ mod tests {
         ] {
             assert_eq!(uid(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn the_version_asked_in_is_the_version_answered_in() {
-        let answer = |version: &str| {
-            let body = format!(r#"{{"apiVersion":"admission.k8s.io/{version}","request":{{"uid":"u-1"}}}}"#);
-            let answer = unjudged(body.as_bytes(), Action::Off, "late").unwrap();
-            serde_json::from_slice::<serde_json::Value>(&answer.body).unwrap()["apiVersion"].clone()
-        };
-        assert_eq!(answer("v1"), "admission.k8s.io/v1");
-        assert_eq!(answer("v1beta1"), "admission.k8s.io/v1beta1");
-        assert_eq!(answer("v9"), "admission.k8s.io/v1");
     }
 
     #[test]

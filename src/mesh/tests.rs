@@ -113,42 +113,6 @@ fn a_sidecar_gets_the_mode_of_istios_own_precedence() {
     assert_eq!(modes(&policies, ROOT, Dataplane::Sidecar, &[]), "STRICT", "PA-28");
 }
 
-/// Vectors PA-V1 to PA-V5 as objects: what the API server refuses is said, and leaves no doubt
-/// about the rest.
-#[test]
-fn what_the_api_server_refuses_is_said_and_leaves_no_doubt() {
-    use serde_json::json;
-    let table = [
-        ("PA-V1", json!({"portLevelMtls": {"80": {"mode": "STRICT"}}}), Some("spec.portLevelMtls")),
-        (
-            "PA-V2",
-            json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {"0": {}}}),
-            Some("spec.portLevelMtls.0"),
-        ),
-        (
-            "PA-V2",
-            json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {"65536": {}}}),
-            Some("spec.portLevelMtls.65536"),
-        ),
-        ("PA-V3", json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {}}), Some("spec.portLevelMtls")),
-        ("PA-V4", json!({"selector": {"matchLabels": {"app": "ca*"}}}), Some("spec.selector.matchLabels")),
-        ("PA-V5", json!({"selector": {}, "mtls": {"mode": "STRICT"}}), None),
-    ];
-    for (id, spec, path) in table {
-        let object = json!({
-            "apiVersion": "security.istio.io/v1",
-            "kind": "PeerAuthentication",
-            "metadata": {"name": "default", "namespace": "shop"},
-            "spec": spec,
-        });
-        let lowered = crate::k8s::lower_value(&object, "default");
-        let paths: Vec<_> = lowered.problems.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(paths, path.into_iter().collect::<Vec<_>>(), "{id}");
-        let Some(Object::PeerAuthentication(policy)) = lowered.object else { panic!("{id} is no policy") };
-        assert!(!policy.is_partial, "{id}");
-    }
-}
-
 /// Vectors PA-22 and PA-23.
 #[test]
 fn a_namespace_without_any_policy_has_no_mode_of_its_own() {

@@ -159,7 +159,9 @@ impl IpBlock {
     /// A block and what it leaves.
     pub fn new(cidr: IpNet, mut except: Vec<IpNet>) -> Self {
         let cidr = cidr.trunc();
-        except.iter_mut().for_each(|net| *net = net.trunc());
+        for net in &mut except {
+            *net = net.trunc();
+        }
         let addresses = IpSet::from(cidr).subtract(&except.iter().copied().collect());
         Self { cidr, except, addresses }
     }

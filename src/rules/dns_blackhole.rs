@@ -422,7 +422,8 @@ impl<'a, 'w> Lookup<'a, 'w> {
     /// Whether something else that this pod may reach could be its DNS after all, where DNS itself
     /// is only presumed: a custom deployment the known objects do not show.
     fn may_have_another_way(&self, view: &View<'_>) -> bool {
-        let is_own = self.workload.dns_policy == DnsPolicy::None;
+        let is_own =
+            self.workload.dns_policy == DnsPolicy::None && self.workload.nameservers.iter().copied().any(is_private);
         match view.dns().source {
             // A private nameserver may be a Service's address, and the rule name its pods.
             DnsSource::Service | DnsSource::Addresses
@@ -478,7 +479,8 @@ fn is_private(address: IpAddr) -> bool {
 
 impl<'a> Resolver<'a> {
     fn pod(view: &View<'a>, workload: &Workload, target: &DnsTarget<'a>) -> Self {
-        let answer = view.reach().connections(Peer::Workload(workload), Peer::Workload(&target.workload));
+        let ports = [(Protocol::Udp, target.udp.unwrap_or(53)), (Protocol::Tcp, target.tcp.unwrap_or(53))];
+        let answer = view.reach().about(&ports).connections(Peer::Workload(workload), Peer::Workload(&target.workload));
         let mut udp = target.udp.map_or(Truth::No, |port| reached(&answer, Protocol::Udp, port));
         let mut tcp = target.tcp.map(|port| reached(&answer, Protocol::Tcp, port));
         let cluster_ips = target.service.map(|service| service.cluster_ips.as_slice()).unwrap_or_default();
@@ -494,7 +496,8 @@ impl<'a> Resolver<'a> {
 
     fn address(view: &View<'a>, workload: &Workload, ip: IpAddr) -> Self {
         let range = IpSet::from(ip);
-        let answer = view.reach().connections(Peer::Workload(workload), Peer::External(&range));
+        let ports = [(Protocol::Udp, 53), (Protocol::Tcp, 53)];
+        let answer = view.reach().about(&ports).connections(Peer::Workload(workload), Peer::External(&range));
         let tcp = Some(reached(&answer, Protocol::Tcp, 53));
         Self { target: None, udp: reached(&answer, Protocol::Udp, 53), tcp }
     }

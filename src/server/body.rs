@@ -78,9 +78,9 @@ mod tests {
     use super::*;
 
     /// A body that comes in pieces, without a length.
-    struct Pieces(std::iter::Copied<std::slice::Iter<'static, &'static str>>);
+    struct Pieces<I>(I);
 
-    impl hyper::body::Body for Pieces {
+    impl<I: Iterator<Item = &'static str> + Unpin> hyper::body::Body for Pieces<I> {
         type Data = Bytes;
         type Error = Infallible;
 

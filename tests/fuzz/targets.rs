@@ -13,6 +13,7 @@ use portcullis::yaml::Source;
 use serde_json::Value;
 
 /// A place whose bytes come from outside.
+#[allow(dead_code, reason = "a fuzz target is built for one of them")]
 pub(crate) struct Target {
     /// The name of its corpus and its fuzz target.
     pub(crate) name: &'static str,
