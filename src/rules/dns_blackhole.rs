@@ -596,7 +596,11 @@ fn explain_group(group: &Group<'_>, badness: u8, stop: Stop, moment: &Moment<'_>
         documents.extend(pods.iter().flat_map(|(namespace, workloads)| allow_dns(namespace, workloads, moment)));
     }
     if stop != Stop::AtPod {
-        documents.extend(admit_at_dns(moment));
+        let guarded: BTreeSet<&Str> = guarded_targets(view).map(|target| &target.workload.namespace).collect();
+        let admitting = guarded.into_iter().flat_map(|namespace| {
+            yaml::admit_dns_clients(view.dns(), namespace, &mut yaml::FreeNames::of(namespace, moment))
+        });
+        documents.extend(admitting.map(|policy| yaml::network_policy(&policy)));
     }
     finding.fix = yaml::documents(&documents);
     finding
@@ -723,30 +727,29 @@ fn describe(dns: &Dns<'_>) -> String {
     }
 }
 
-/// The policies on DNS pods that keep these workloads out.
+/// The policies on DNS pods that keep these workloads out, and of which pods.
 fn refusals(view: &View<'_>, workloads: &[&Workload]) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut refusing: BTreeMap<(&Str, &Str, u16), BTreeSet<String>> = BTreeMap::new();
     for target in &view.dns().targets {
         let Some(port) = target.udp else { continue };
-        let refuses = |workload: &&&Workload| {
+        let refuses = |workload: &&Workload| {
             let side = view.reach().side(&target.workload, Direction::Ingress, Peer::Workload(workload));
-            !side.possible.contains(Protocol::Udp, port)
+            !side.certain.contains(Protocol::Udp, port)
         };
-        if !workloads.iter().any(|workload| refuses(&workload)) {
-            continue;
-        }
-        for policy in view.reach().isolating(&target.workload, Direction::Ingress) {
-            lines.push(format!(
-                "NetworkPolicy `{}/{}` isolates the ingress of the DNS pods (`{}`) and does not admit these pods on UDP {port}",
-                policy.namespace,
-                policy.name,
-                view.cluster.root_owner(&target.workload)
-            ));
+        if workloads.iter().any(refuses) {
+            for policy in view.reach().isolating(&target.workload, Direction::Ingress) {
+                let pods = format!("`{}`", view.cluster.root_owner(&target.workload));
+                refusing.entry((&policy.namespace, &policy.name, port)).or_default().insert(pods);
+            }
         }
     }
-    lines.sort();
-    lines.dedup();
-    lines
+    let line = |((namespace, name, port), pods): ((&Str, &Str, u16), BTreeSet<String>)| {
+        let pods = words::some_of(&pods.into_iter().collect::<Vec<_>>());
+        format!(
+            "NetworkPolicy `{namespace}/{name}` isolates {pods}, which answer DNS, and does not admit these pods on UDP {port}"
+        )
+    };
+    refusing.into_iter().map(line).collect()
 }
 
 fn place(
@@ -818,43 +821,6 @@ fn allow_dns(namespace: &Str, workloads: &[&Workload], moment: &Moment<'_>) -> V
         yaml::network_policy(&yaml::isolating(namespace, names.next("allow-dns"), selector, egress_only, rules))
     };
     selectors.into_iter().map(policy).collect()
-}
-
-/// Policies on the DNS pods that let every pod of the cluster ask: one for each set of labels that
-/// isolated DNS pods are found by.
-fn admit_at_dns(moment: &Moment<'_>) -> Vec<String> {
-    let mut mended: BTreeMap<&Str, Vec<Selector>> = BTreeMap::new();
-    let mut documents = Vec::new();
-    for target in guarded_targets(moment.view) {
-        let namespace = &target.workload.namespace;
-        let labels = match target.service.and_then(|service| service.selector.as_ref()) {
-            Some(selector) => selector,
-            None => &target.workload.labels,
-        };
-        let selector = Selector::from(labels);
-        let known = mended.entry(namespace).or_default();
-        if known.contains(&selector) {
-            continue;
-        }
-        let mut names = yaml::FreeNames::of(namespace, moment);
-        // Those given to the ones before are taken.
-        let name = known.iter().fold(names.next("admit-dns-clients"), |_, _| names.next("admit-dns-clients"));
-        known.push(selector.clone());
-        let ports = [(Protocol::Udp, target.udp), (Protocol::Tcp, target.tcp.or(target.udp))];
-        let ports = ports
-            .into_iter()
-            .filter_map(|(protocol, port)| Some(PortSpec { protocol, port: Port::Range(port?, port?) }));
-        let everyone = PeerSpec::Pods {
-            namespaces: Some(Selector::everything()),
-            pods: Selector::everything(),
-            pods_written: false,
-        };
-        let ingress_only = Directions { ingress: true, egress: false };
-        let mut policy = yaml::isolating(namespace, name, selector, ingress_only, Vec::new());
-        policy.ingress = vec![PolicyRule { peers: Some(vec![everyone]), ports: Some(ports.collect()) }];
-        documents.push(yaml::network_policy(&policy));
-    }
-    documents
 }
 
 /// What a rule's ports come to, in words; named ports by their names.

@@ -27,6 +27,14 @@ fn broken() -> Vec<(&'static str, Gate)> {
         ("nothing, beside DNS", with(&[&dns])),
         ("nothing, with a pod that has nameservers of its own", with(&[&dns, &own])),
         ("nothing, on OpenShift", with(&[&openshift])),
+        (
+            "an allow-all where DNS is",
+            with(&[
+                &openshift,
+                &default_deny("shop"),
+                &policy("openshift-dns/open", &format!("podSelector: {{}}, policyTypes: [Ingress, Egress], {open}")),
+            ]),
+        ),
         ("ingress only", with(&[&dns, &policy("shop/deny", "podSelector: {}")])),
         ("only the pods of today", with(&[&dns, &named("cart", cart, &format!("egress: [{TO_DNS}]"))])),
         ("a name that is taken", with(&[&dns, &named("default-deny", cart, &format!("egress: [{TO_DNS}]"))])),

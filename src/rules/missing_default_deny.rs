@@ -448,7 +448,7 @@ impl MissingDefaultDeny {
         let (object, path) = self.place(&group, moment);
         let mut finding = Finding::new(Some(group.namespace.clone()), object, path, message(&group, moment));
         finding.why = why(&group.directions, !group.openers.is_empty());
-        finding.evidence = evidence(&group);
+        finding.evidence = evidence(&group, moment);
         if let Some(foreign) = view.cluster.foreign_policies(group.namespace).next() {
             finding.evidence.push(format!(
                 "{} `{}` may isolate these pods too; its meaning is not judged here, so this is at most a warning",
@@ -467,7 +467,8 @@ impl MissingDefaultDeny {
                 "apply this policy{first}{then}. It isolates every pod of `{}`{and}: connections the workloads need must be admitted by policies of their own",
                 group.namespace
             );
-            finding.fix = yaml::network_policy(&default_deny(&group, moment));
+            finding.fix =
+                yaml::documents(&default_deny(&group, moment).iter().map(yaml::network_policy).collect::<Vec<_>>());
         } else {
             let names: Vec<_> = group.openers.iter().map(|policy| format!("`{}`", policy.name)).collect();
             finding.help = format!(
@@ -476,7 +477,12 @@ impl MissingDefaultDeny {
                 if names.len() == 1 { "it" } else { "they" },
                 if names.len() == 1 { "s" } else { "" },
             );
-            let narrowed = narrowed(&group, view);
+            let mut narrowed = narrowed(&group, view);
+            if group.directions.contains(&Direction::Ingress) {
+                // What is dropped let everybody ask the DNS pods, if this is where they are.
+                let mut names = yaml::FreeNames::of(group.namespace, moment);
+                narrowed.extend(yaml::admit_dns_clients(view.dns(), group.namespace, &mut names));
+            }
             finding.fix = yaml::documents(&narrowed.iter().map(yaml::network_policy).collect::<Vec<_>>());
         }
         finding
@@ -673,22 +679,32 @@ fn why(directions: &[Direction], is_given_back: bool) -> String {
 }
 
 /// What there is in place of a default-deny, policy by policy.
-fn evidence(group: &Group<'_>) -> Vec<String> {
+fn evidence(group: &Group<'_>, moment: &Moment<'_>) -> Vec<String> {
     let Group { state, directions, openers, .. } = group;
     let everything = if openers.len() == 1 { "admits everything" } else { "admits much" };
     let mut lines: Vec<String> = openers
         .iter()
         .map(|policy| {
+            let paths: Vec<_> =
+                directions.iter().map(|direction| format!("`{}`", opening_path(policy, &[*direction]))).collect();
             format!(
-                "NetworkPolicy `{}` selects {} and {everything} in `{}`",
+                "NetworkPolicy `{}` selects {} and {everything} in {}",
                 policy.name,
                 selection(&policy.pods),
-                opening_path(policy, directions)
+                words::list(&paths)
             )
         })
         .collect();
     if state.policies.is_empty() {
-        lines.push("the namespace has no NetworkPolicy at all".to_owned());
+        let has_lost_one = moment.change.is_some_and(|(_, before)| {
+            before.cluster.namespace(group.namespace).is_some_and(|state| !state.policies.is_empty())
+        });
+        let left = if has_lost_one {
+            "no NetworkPolicy is left in the namespace"
+        } else {
+            "the namespace has no NetworkPolicy"
+        };
+        lines.push(left.to_owned());
     }
     let known = |policy: &NetworkPolicy| openers.iter().any(|opener| opener.name == policy.name);
     for policy in state.policies.iter().filter(|policy| !known(policy)).take(8) {
@@ -720,16 +736,21 @@ fn selection(pods: &Selector) -> String {
 }
 
 /// The policy that mends a namespace: it isolates every pod, and lets names be resolved where it
-/// closes egress, so that applying it breaks nothing that DNS alone needs.
-fn default_deny(group: &Group<'_>, moment: &Moment<'_>) -> NetworkPolicy {
+/// closes egress, so that applying it breaks nothing that DNS alone needs. In the namespace of the
+/// DNS pods one goes before it that lets everybody ask them.
+fn default_deny(group: &Group<'_>, moment: &Moment<'_>) -> Vec<NetworkPolicy> {
     let isolates = Directions {
         ingress: group.directions.contains(&Direction::Ingress),
         egress: group.directions.contains(&Direction::Egress),
     };
+    let (dns, mut names) = (moment.view.dns(), yaml::FreeNames::of(group.namespace, moment));
+    let mut policies =
+        if isolates.ingress { yaml::admit_dns_clients(dns, group.namespace, &mut names) } else { Vec::new() };
     let workloads = group.state.live_workloads().map(AsRef::as_ref);
-    let egress = if isolates.egress { yaml::resolver_rules(moment.view.dns(), workloads) } else { Vec::new() };
-    let name = yaml::FreeNames::of(group.namespace, moment).next("default-deny");
-    yaml::isolating(group.namespace, name, Selector::everything(), isolates, egress)
+    let egress = if isolates.egress { yaml::resolver_rules(dns, workloads) } else { Vec::new() };
+    let name = names.next("default-deny");
+    policies.push(yaml::isolating(group.namespace, name, Selector::everything(), isolates, egress));
+    policies
 }
 
 fn direction_of(violation: &Violation) -> Option<Direction> {

@@ -71,6 +71,16 @@ use crate::reach::Truth;
 ///         cidr: 203.0.113.0/24   # the payment provider
 ///     ports:
 ///     - port: 443
+///   - to:
+///     - namespaceSelector:
+///         matchLabels:
+///           kubernetes.io/metadata.name: kube-system
+///       podSelector:
+///         matchLabels:
+///           k8s-app: kube-dns
+///     ports:
+///     - {protocol: UDP, port: 53}
+///     - {protocol: TCP, port: 53}
 /// ```
 ///
 /// ## When it fires
@@ -387,7 +397,9 @@ impl WildcardIpBlock {
             },
         };
         let mut finding = Finding::new(Some(namespace.clone()), reference, path, message);
-        finding.why = why(&facets);
+        let is_most =
+            |(direction, family, _): &(Direction, Family, u8)| share(&self.union(&policies, *direction), *family) > 0.5;
+        finding.why = why(&facets, facets.iter().any(is_most));
         finding.evidence = blocks.iter().take(8).map(WrittenBlock::describe).collect();
         for (direction, family, _) in &facets {
             for note in inside(view, &self.union(&policies, *direction), *direction, *family) {
@@ -402,8 +414,14 @@ impl WildcardIpBlock {
                 foreign.kind, foreign.name
             ));
         }
-        let (wide, narrowed) = self.narrowed(view, state, &policies, &facets);
-        let wide: Vec<_> = wide.into_iter().map(|path| format!("`{path}`")).collect();
+        let (wide, narrowed) = self.narrowed(state, &policies, &facets, moment);
+        let wide: Vec<_> = wide
+            .into_iter()
+            .map(|(policy, path)| match policies.as_slice() {
+                [_] => format!("`{path}`"),
+                _ => format!("`{path}` of `{policy}`"),
+            })
+            .collect();
         finding.help = format!(
             "name the networks that are needed in place of {}, or list them under `rules.wildcard-ip-block.allow` in the configuration. What is below is the same without {}: it closes what {}, so add the needed networks to it first",
             words::some_of(&wide),
@@ -419,16 +437,20 @@ impl WildcardIpBlock {
         IpSet::union_of(&admitted)
     }
 
-    /// The policies without as many of their blocks, the widest first, as it takes to be narrow
-    /// again, and the paths of these. A rule that is left without peers goes too: an empty list
-    /// would admit everyone.
+    /// The policies without as many of their blocks as it takes to be narrow again, the widest first
+    /// and those of the policy in the change before others; and where these stand. A rule that is
+    /// left without peers goes too: an empty list would admit everyone.
     fn narrowed(
         &self,
-        view: &View<'_>,
         state: &NamespaceState,
         policies: &[&NetworkPolicy],
         facets: &[(Direction, Family, u8)],
-    ) -> (Vec<FieldPath>, Vec<NetworkPolicy>) {
+        moment: &Moment<'_>,
+    ) -> (Vec<(Str, FieldPath)>, Vec<NetworkPolicy>) {
+        let changed = match moment.change.and_then(|(change, _)| change.after()) {
+            Some(Object::NetworkPolicy(policy)) => policies.iter().position(|it| it.name == policy.name),
+            _ => None,
+        };
         let mut dropped: Vec<Place> = Vec::new();
         for &(direction, family, _) in facets {
             let mut places: Vec<(f64, Place, IpSet)> = Vec::new();
@@ -442,7 +464,10 @@ impl WildcardIpBlock {
                     }
                 }
             }
-            places.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+            let is_old = |place: &Place| Some(place.policy) != changed;
+            places.sort_by(|(a, at, _), (b, bt, _)| {
+                is_old(at).cmp(&is_old(bt)).then_with(|| b.total_cmp(a)).then_with(|| at.cmp(bt))
+            });
             let mut left = places.as_slice();
             while let [(_, widest, _), rest @ ..] = left
                 && self.excess(&IpSet::union_of(left.iter().map(|(_, _, addresses)| addresses)), family).is_some()
@@ -459,10 +484,11 @@ impl WildcardIpBlock {
             let mut policy = (*written).clone();
             // From the last to the first, so that the places of those before stay.
             for Place { direction, rule, peer, .. } in dropped.iter().rev().filter(|it| it.policy == p) {
-                paths.push(match peer {
+                let path = match peer {
                     Some(peer) => NetworkPolicy::peer_path(*direction, *rule, *peer).field("ipBlock"),
                     None => NetworkPolicy::rule_path(*direction, *rule),
-                });
+                };
+                paths.push((policy.name.clone(), path));
                 let rules = match direction {
                     Direction::Ingress => &mut policy.ingress,
                     Direction::Egress => &mut policy.egress,
@@ -481,7 +507,10 @@ impl WildcardIpBlock {
             if written.egress.iter().any(|rule| !policy.egress.contains(rule) && admits_dns(rule)) {
                 // A rule that is dropped may have been what let the pods resolve names.
                 let selected = state.live_workloads().filter(|workload| policy.pods.matches(&workload.labels));
-                yaml::add_rules(&mut policy.egress, yaml::resolver_rules(view.dns(), selected.map(AsRef::as_ref)));
+                yaml::add_rules(
+                    &mut policy.egress,
+                    yaml::resolver_rules(moment.view.dns(), selected.map(AsRef::as_ref)),
+                );
             }
             if policy != **written {
                 narrowed.push(policy);
@@ -591,12 +620,13 @@ fn written_blocks<'a>(
     written
 }
 
-fn why(facets: &[(Direction, Family, u8)]) -> String {
+fn why(facets: &[(Direction, Family, u8)], is_most: bool) -> String {
     let has = |direction| facets.iter().any(|(way, ..)| *way == direction);
+    let who = if is_most { "almost any address" } else { "a large part of all addresses" };
     match (has(Direction::Ingress), has(Direction::Egress)) {
-        (true, false) => "almost any address may connect to these pods".to_owned(),
-        (false, true) => "these pods may connect to almost any address: data can leave to anywhere".to_owned(),
-        _ => "almost any address may connect to these pods, and they may connect to almost any address".to_owned(),
+        (true, false) => format!("{who} may connect to these pods"),
+        (false, true) => format!("these pods may connect to {who}, which is how stolen data leaves"),
+        _ => format!("{who} may connect to these pods, and they may connect to as many"),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::{
     Port, PortSpec, Requirement, Selector, Str, Workload,
 };
 use crate::netset::Protocol;
-use crate::reach::Dns;
+use crate::reach::{Dns, DnsTarget};
 
 /// A NetworkPolicy as a YAML document, without a leading separator.
 pub(super) fn network_policy(policy: &NetworkPolicy) -> String {
@@ -217,19 +217,13 @@ pub(super) fn dns_rules(dns: &Dns<'_>) -> Vec<PolicyRule> {
             Some(selector) => selector.clone(),
             None => target.workload.labels.clone(),
         };
-        let port = |protocol, number: Option<u16>| {
-            number.map(|number| PortSpec { protocol, port: Port::Range(number, number) })
-        };
-        // TCP carries answers that do not fit a datagram, so it is offered even where the Service
-        // forgets to name it.
-        let ports = [port(Protocol::Udp, target.udp), port(Protocol::Tcp, target.tcp.or(target.udp))];
         let rule = PolicyRule {
             peers: Some(vec![PeerSpec::Pods {
                 namespaces: Some(Selector::from(&Labels::from([(METADATA_NAME, target.workload.namespace.as_str())]))),
                 pods: Selector::from(&labels),
                 pods_written: true,
             }]),
-            ports: Some(ports.into_iter().flatten().collect()),
+            ports: Some(ports(target)),
         };
         if !rules.contains(&rule) {
             rules.push(rule);
@@ -237,6 +231,40 @@ pub(super) fn dns_rules(dns: &Dns<'_>) -> Vec<PolicyRule> {
     }
     rules.extend(address_rule(&dns.addresses));
     rules
+}
+
+/// Policies that let every pod of the cluster ask the DNS pods of a namespace: one for each set of
+/// labels these are found by.
+pub(super) fn admit_dns_clients(dns: &Dns<'_>, namespace: &Str, names: &mut FreeNames<'_>) -> Vec<NetworkPolicy> {
+    let mut policies: Vec<NetworkPolicy> = Vec::new();
+    for target in dns.targets.iter().filter(|target| target.workload.namespace == *namespace) {
+        let labels = match target.service.and_then(|service| service.selector.as_ref()) {
+            Some(selector) => selector,
+            None => &target.workload.labels,
+        };
+        let pods = Selector::from(labels);
+        if policies.iter().any(|policy| policy.pods == pods) {
+            continue;
+        }
+        let everyone = PeerSpec::Pods {
+            namespaces: Some(Selector::everything()),
+            pods: Selector::everything(),
+            pods_written: false,
+        };
+        let ingress_only = Directions { ingress: true, egress: false };
+        let mut policy = isolating(namespace, names.next("admit-dns-clients"), pods, ingress_only, Vec::new());
+        policy.ingress = vec![PolicyRule { peers: Some(vec![everyone]), ports: Some(ports(target)) }];
+        policies.push(policy);
+    }
+    policies
+}
+
+/// The ports a DNS pod answers on. TCP carries answers that do not fit a datagram, so it is among
+/// them even where the Service forgets to name it.
+fn ports(target: &DnsTarget<'_>) -> Vec<PortSpec> {
+    let ports = [(Protocol::Udp, target.udp), (Protocol::Tcp, target.tcp.or(target.udp))];
+    let known = ports.into_iter().filter_map(|(protocol, port)| Some((protocol, port?)));
+    known.map(|(protocol, port)| PortSpec { protocol, port: Port::Range(port, port) }).collect()
 }
 
 /// Adds the rules that are not there yet.

@@ -592,8 +592,91 @@ fn a_name_that_is_taken_or_about_to_be_is_not_offered() {
 
 #[test]
 fn it_is_told_as_an_engineer_needs_it() {
-    insta::assert_snapshot!(shop(&[]).create(&deny()).text(), @"");
-    insta::assert_snapshot!(shop(&[&to("{namespaceSelector: {matchLabels: {name: kube-system}}}")]).check().text(), @"");
+    insta::assert_snapshot!(shop(&[]).create(&deny()).text(), @r#"
+    deny NP002 NetworkPolicy shop/deny spec.policyTypes
+    in namespace `shop`, `Deployment cart` can resolve no name: NetworkPolicy `deny` isolates egress and no policy admits DNS
+    why: every new connection starts with a lookup, and each will fail after a timeout of several seconds; connections that are open stay open and hide it
+    - cluster DNS is Service `kube-system/kube-dns` (pods `k8s-app=kube-dns`, listening on UDP 53 and TCP 53)
+    help: apply this first: it lets these pods reach DNS and opens nothing else
+    apiVersion: networking.k8s.io/v1
+    kind: NetworkPolicy
+    metadata:
+      name: allow-dns
+      namespace: shop
+    spec:
+      podSelector: {}
+      policyTypes:
+      - Egress
+      egress:
+      - to:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: kube-system
+          podSelector:
+            matchLabels:
+              k8s-app: kube-dns
+        ports:
+        - protocol: UDP
+          port: 53
+        - protocol: TCP
+          port: 53
+    "#);
+    insta::assert_snapshot!(shop(&[&to("{namespaceSelector: {matchLabels: {name: kube-system}}}")]).check().text(), @r#"
+    deny NP002 NetworkPolicy shop/egress spec.egress[0].to[0].namespaceSelector
+    in namespace `shop`, `Deployment cart` can resolve no name: NetworkPolicy `egress` isolates egress and no policy admits DNS
+    why: every new connection starts with a lookup, and each will fail after a timeout of several seconds; connections that are open stay open and hide it
+    - cluster DNS is Service `kube-system/kube-dns` (pods `k8s-app=kube-dns`, listening on UDP 53 and TCP 53)
+    - `egress`: `spec.egress[0].to[0].namespaceSelector` looks for namespaces labelled `name=kube-system`, but namespace `kube-system` does not carry that label: every namespace carries `kubernetes.io/metadata.name`
+    help: apply this as well: it lets these pods reach DNS and opens nothing else
+    apiVersion: networking.k8s.io/v1
+    kind: NetworkPolicy
+    metadata:
+      name: allow-dns
+      namespace: shop
+    spec:
+      podSelector: {}
+      policyTypes:
+      - Egress
+      egress:
+      - to:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: kube-system
+          podSelector:
+            matchLabels:
+              k8s-app: kube-dns
+        ports:
+        - protocol: UDP
+          port: 53
+        - protocol: TCP
+          port: 53
+    "#);
     let guard = policy("kube-system/deny", "podSelector: {}, policyTypes: [Ingress]");
-    insta::assert_snapshot!(shop(&[]).create(&guard).text(), @"");
+    insta::assert_snapshot!(shop(&[]).create(&guard).text(), @r#"
+    deny NP002 NetworkPolicy kube-system/deny spec.ingress
+    in namespace `shop`, `Deployment cart` can resolve no name: NetworkPolicy `kube-system/deny` isolates the DNS pods and no policy there admits them
+    why: every new connection starts with a lookup, and each will fail after a timeout of several seconds; connections that are open stay open and hide it
+    - cluster DNS is Service `kube-system/kube-dns` (pods `k8s-app=kube-dns`, listening on UDP 53 and TCP 53)
+    - NetworkPolicy `kube-system/deny` isolates `Pod coredns-a` and `Pod coredns-b`, which answer DNS, and does not admit these pods on UDP 53
+    help: apply this first: it lets every pod ask the DNS pods and opens nothing else
+    apiVersion: networking.k8s.io/v1
+    kind: NetworkPolicy
+    metadata:
+      name: admit-dns-clients
+      namespace: kube-system
+    spec:
+      podSelector:
+        matchLabels:
+          k8s-app: kube-dns
+      policyTypes:
+      - Ingress
+      ingress:
+      - from:
+        - namespaceSelector: {}
+        ports:
+        - protocol: UDP
+          port: 53
+        - protocol: TCP
+          port: 53
+    "#);
 }

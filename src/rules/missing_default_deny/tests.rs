@@ -20,7 +20,7 @@ const OPEN: &str = "ingress: [{}], egress: [{}]";
 
 #[test]
 fn a_namespace_without_policies_is_undefended() {
-    shop(&[]).check().is(&["deny NP001"]).mentions("the namespace has no NetworkPolicy at all");
+    shop(&[]).check().is(&["deny NP001"]).mentions("the namespace has no NetworkPolicy");
 }
 
 #[test]
@@ -391,7 +391,94 @@ fn pods_of_one_controller_are_named_once() {
 
 #[test]
 fn it_is_told_as_an_engineer_needs_it() {
-    insta::assert_snapshot!(shop(&[]).create(&deployment("shop/pay", "app: pay")).text(), @"");
-    insta::assert_snapshot!(shop(&[&deny_all(), &allow(OPEN)]).check().text(), @"");
-    insta::assert_snapshot!(shop(&[&default_deny("shop")]).delete("NetworkPolicy shop/default-deny").text(), @"");
+    insta::assert_snapshot!(shop(&[]).create(&deployment("shop/pay", "app: pay")).text(), @r#"
+    deny NP001 Deployment shop/pay
+    namespace `shop` has no default-deny for ingress and egress, which leaves `Deployment pay` open
+    why: a pod that no policy isolates is open: any pod of the cluster can connect to these pods, and they can connect to anything, inside the cluster and out of it
+    - the namespace has no NetworkPolicy
+    help: apply this policy first, then repeat the request. It isolates every pod of `shop` and lets them resolve names: connections the workloads need must be admitted by policies of their own
+    apiVersion: networking.k8s.io/v1
+    kind: NetworkPolicy
+    metadata:
+      name: default-deny
+      namespace: shop
+    spec:
+      podSelector: {}
+      policyTypes:
+      - Ingress
+      - Egress
+      egress:
+      - to:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: kube-system
+          podSelector:
+            matchLabels:
+              k8s-app: kube-dns
+        ports:
+        - protocol: UDP
+          port: 53
+        - protocol: TCP
+          port: 53
+    "#);
+    insta::assert_snapshot!(shop(&[&deny_all(), &allow(OPEN)]).check().text(), @r#"
+    deny NP001 NetworkPolicy shop/allow spec.ingress[0]
+    in namespace `shop`, NetworkPolicy `allow` gives all ingress and egress back to `Deployment cart`
+    why: the union of the policies is what counts, and it admits everything: any pod of the cluster can connect to these pods, and they can connect to anything, inside the cluster and out of it
+    - NetworkPolicy `allow` selects every pod and admits everything in `spec.ingress[0]` and `spec.egress[0]`
+    help: narrow or delete `allow`: policies only add up, so no further policy takes back what it gives. What is below keeps the isolation and drops the rules that admit everything; name in it the peers that are needed
+    apiVersion: networking.k8s.io/v1
+    kind: NetworkPolicy
+    metadata:
+      name: allow
+      namespace: shop
+    spec:
+      podSelector: {}
+      policyTypes:
+      - Ingress
+      - Egress
+      egress:
+      - to:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: kube-system
+          podSelector:
+            matchLabels:
+              k8s-app: kube-dns
+        ports:
+        - protocol: UDP
+          port: 53
+        - protocol: TCP
+          port: 53
+    "#);
+    insta::assert_snapshot!(shop(&[&default_deny("shop")]).delete("NetworkPolicy shop/default-deny").text(), @r#"
+    deny NP001 NetworkPolicy shop/default-deny
+    deleting NetworkPolicy `default-deny` takes the last default-deny for ingress and egress from namespace `shop` and opens `Deployment cart`
+    why: a pod that no policy isolates is open: any pod of the cluster can connect to these pods, and they can connect to anything, inside the cluster and out of it
+    - no NetworkPolicy is left in the namespace
+    help: apply this policy first. It isolates every pod of `shop` and lets them resolve names: connections the workloads need must be admitted by policies of their own
+    apiVersion: networking.k8s.io/v1
+    kind: NetworkPolicy
+    metadata:
+      name: default-deny-2
+      namespace: shop
+    spec:
+      podSelector: {}
+      policyTypes:
+      - Ingress
+      - Egress
+      egress:
+      - to:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: kube-system
+          podSelector:
+            matchLabels:
+              k8s-app: kube-dns
+        ports:
+        - protocol: UDP
+          port: 53
+        - protocol: TCP
+          port: 53
+    "#);
 }

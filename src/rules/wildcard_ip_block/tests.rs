@@ -275,6 +275,66 @@ fn a_rule_left_without_peers_is_dropped_and_dns_is_kept() {
 
 #[test]
 fn it_is_told_as_an_engineer_needs_it() {
-    insta::assert_snapshot!(check("0.0.0.0/0").text(), @"");
-    insta::assert_snapshot!(shop(&[&blocks("low", "0.0.0.0/4")]).create(&blocks("next", "16.0.0.0/4")).text(), @"");
+    insta::assert_snapshot!(check("0.0.0.0/0").text(), @r#"
+    warn NP003 NetworkPolicy shop/net spec.egress[0].to[0].ipBlock.cidr
+    in namespace `shop`, NetworkPolicy `net` admits egress to 100 % of IPv4 (4.3 billion addresses)
+    why: these pods may connect to almost any address, which is how stolen data leaves
+    - `net`: `spec.egress[0].to[0].ipBlock.cidr` is `0.0.0.0/0`: 4.3 billion addresses
+    - the metadata service 169.254.169.254, which hands out the node's credentials, is inside
+    - private networks are inside: `10.0.0.0/8`, `172.16.0.0/12` and `192.168.0.0/16`
+    help: name the networks that are needed in place of `spec.egress[0].to[0].ipBlock`, or list them under `rules.wildcard-ip-block.allow` in the configuration. What is below is the same without it: it closes what it opens, so add the needed networks to it first
+    apiVersion: networking.k8s.io/v1
+    kind: NetworkPolicy
+    metadata:
+      name: net
+      namespace: shop
+    spec:
+      podSelector: {}
+      policyTypes:
+      - Egress
+      egress:
+      - to:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: kube-system
+          podSelector:
+            matchLabels:
+              k8s-app: kube-dns
+        ports:
+        - protocol: UDP
+          port: 53
+        - protocol: TCP
+          port: 53
+    "#);
+    insta::assert_snapshot!(shop(&[&blocks("low", "0.0.0.0/4")]).create(&blocks("next", "16.0.0.0/4")).text(), @r#"
+    warn NP003 NetworkPolicy shop/next spec.egress[0].to[0].ipBlock.cidr
+    in namespace `shop`, NetworkPolicies `low` and `next` together admit egress to 12 % of IPv4 (536.9 million addresses) for `Deployment cart`
+    why: these pods may connect to a large part of all addresses, which is how stolen data leaves
+    - `low`: `spec.egress[0].to[0].ipBlock.cidr` is `0.0.0.0/4`: 268.4 million addresses
+    - `next`: `spec.egress[0].to[0].ipBlock.cidr` is `16.0.0.0/4`: 268.4 million addresses
+    - private networks are inside: `10.0.0.0/8`
+    help: name the networks that are needed in place of `spec.egress[0].to[0].ipBlock` of `next`, or list them under `rules.wildcard-ip-block.allow` in the configuration. What is below is the same without it: it closes what it opens, so add the needed networks to it first
+    apiVersion: networking.k8s.io/v1
+    kind: NetworkPolicy
+    metadata:
+      name: next
+      namespace: shop
+    spec:
+      podSelector: {}
+      policyTypes:
+      - Egress
+      egress:
+      - to:
+        - namespaceSelector:
+            matchLabels:
+              kubernetes.io/metadata.name: kube-system
+          podSelector:
+            matchLabels:
+              k8s-app: kube-dns
+        ports:
+        - protocol: UDP
+          port: 53
+        - protocol: TCP
+          port: 53
+    "#);
 }
