@@ -34,7 +34,7 @@ deps:
 	@$(CARGO) deny --version 2>/dev/null | grep -q ' $(CARGO_DENY_VERSION)$$' || { \
 		echo 'cargo-deny $(CARGO_DENY_VERSION) is not installed: installing it'; \
 		$(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION); }
-	$(CARGO) deny --locked check --config .cargo/deny.toml bans licenses sources
+	$(CARGO) deny --locked --config .cargo/deny.toml check bans licenses sources
 
 test: ## every test
 	$(CARGO) test --locked

@@ -1,6 +1,13 @@
 //! Who may know whom. The layers of the crate hold only as long as nothing reaches around them, so
 //! the sources themselves are read here and held against a table.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "what is missing here is a failed test, and these say where"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,13 +24,18 @@ const IMPORTS: &[Row] = &[
     ("reach", &["cluster", "model", "netset"], "judges policies; the mesh is another question"),
     ("mesh", &["cluster", "model", "netset"], "judges the mesh; policies are another question"),
     ("rules", &["reach", "mesh", "cluster", "model", "netset"], "asks the evaluators; who asks it, it does not know"),
-    ("k8s", &["model", "netset"], "turns API objects into the model and knows nothing of what becomes of them"),
+    ("k8s", &["model", "netset", "yaml"], "turns API objects into the model and knows nothing of what becomes of them"),
     ("telemetry", &["cluster", "rules", "model"], "counts what the domain says"),
+    ("prose", &[], "breaks paragraphs into lines"),
     ("yaml", &["model"], "text and positions; what the text means is `k8s`'s"),
-    ("source", &["k8s", "cluster", "telemetry", "model", "yaml", "rules"], "makes clusters of objects; judges none"),
-    ("config", &["rules", "yaml", "mesh", "reach", "model"], "sets up rules; runs none"),
-    ("report", &["rules", "reach", "yaml", "source", "model"], "says what was found; finds nothing"),
-    ("admission", &["rules", "cluster", "k8s", "model"], "a pure function: the network and the files are `server`'s"),
+    ("source", &["k8s", "cluster", "telemetry", "model", "yaml"], "makes clusters of objects; judges none"),
+    ("config", &["rules", "yaml", "mesh", "reach", "model", "prose"], "sets up rules; runs none"),
+    ("report", &["rules", "reach", "yaml", "model", "prose"], "says what was found; finds nothing"),
+    (
+        "admission",
+        &["rules", "cluster", "k8s", "model", "yaml", "prose"],
+        "a pure function: the network and the files are `server`'s",
+    ),
     ("server", &["admission", "config", "telemetry", "rules", "cluster"], "the edge towards the network"),
     ("cli", ANYTHING, "the edge towards the user puts everything together"),
 ];
@@ -142,6 +154,7 @@ fn the_scan_sees_what_it_is_there_to_see() {
         assert!(!paths.iter().any(|path| path.starts_with(&format!("crate::{unseen}"))), "{unseen} in {paths:?}");
     }
     assert_eq!(modules(&text.parse().unwrap()), ["next"]);
+    assert!(scan(&"//! Tests.\n#![cfg(test)]\nuse crate::k8s;".parse().unwrap()).is_empty());
 }
 
 /// One file of the library or the binary.
@@ -163,9 +176,11 @@ fn sources() -> Vec<Source> {
         let module = first.strip_suffix(".rs").unwrap_or(first);
         let module = (module != "lib" && module != "main").then(|| module.to_owned());
         let paths = scan(&tokens(&path));
-        Source { module, paths, path }
+        Source { path, module, paths }
     };
-    files.into_iter().map(read).collect()
+    // A file of tests is a `#[cfg(test)]` module of its own, and may use what it likes.
+    let is_tests = |path: &PathBuf| path.file_stem().is_some_and(|stem| stem == "tests" || stem == "testing");
+    files.into_iter().filter(|path| !is_tests(path)).map(read).collect()
 }
 
 fn source_dir() -> PathBuf {
@@ -264,6 +279,10 @@ fn without_tests(tokens: &TokenStream) -> Vec<TokenTree> {
         };
         at = attribute + 1;
         if group.to_string().replace(' ', "") == "[cfg(test)]" {
+            if bang {
+                // `#![cfg(test)]`: the whole file is about tests.
+                return kept;
+            }
             at = end_of_item(&tokens, at);
         }
     }

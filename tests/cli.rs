@@ -3,6 +3,8 @@
 //! Each test runs the binary in a folder of its own, and its answer is held by a snapshot under
 //! `tests/snapshots`. `INSTA_UPDATE=always cargo test --test cli` writes them anew.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that fails may panic, its helpers too")]
+
 use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};

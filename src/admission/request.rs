@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::model::{ObjectRef, Str};
@@ -33,8 +34,6 @@ pub(super) struct Request<'a> {
     #[serde(borrow)]
     #[serde(rename = "requestKind")]
     sent_kind: Option<GroupKind<'a>>,
-    #[serde(borrow, default)]
-    sub_resource: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -80,8 +79,10 @@ struct GlanceMeta<'a> {
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     generate_name: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    deletion_timestamp: Option<Cow<'a, str>>,
+    #[serde(default)]
+    deletion_timestamp: Option<IgnoredAny>,
+    #[serde(default)]
+    finalizers: Option<Vec<IgnoredAny>>,
 }
 
 /// Reads a review, or says why it is none. Without a uid no answer can be given.
@@ -90,21 +91,19 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, String> {
     let body = std::str::from_utf8(body).map_err(|error| format!("the body is not UTF-8: {error}"))?;
     let review: Review<'_> =
         serde_json::from_str(body).map_err(|error| format!("the body is no AdmissionReview: {error}"))?;
-    if review.kind != "AdmissionReview" || review.api_version != "admission.k8s.io/v1" {
+    let Review { api_version, kind, request } = review;
+    if kind != "AdmissionReview" || !api_version.starts_with("admission.k8s.io/") {
+        return Err(format!("the body is a `{kind}` of `{api_version}` and no AdmissionReview"));
+    }
+    if api_version != "admission.k8s.io/v1" {
         return Err(format!(
-            "expected kind `AdmissionReview` of `admission.k8s.io/v1`, not `{}` of `{}`: list `v1` in the webhook's `admissionReviewVersions`",
-            review.kind, review.api_version
+            "`{api_version}` is not supported: the webhook's `admissionReviewVersions` must be `[v1]`"
         ));
     }
-    review.request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())
+    request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())
 }
 
 impl Request<'_> {
-    /// Subresources (`status`, `scale`, `ephemeralcontainers`) alter nothing a rule reads.
-    pub(super) fn is_subresource(&self) -> bool {
-        self.sub_resource.as_deref().is_some_and(|sub_resource| !sub_resource.is_empty())
-    }
-
     pub(super) fn is_dry_run(&self) -> bool {
         self.dry_run.unwrap_or(false)
     }
@@ -115,25 +114,43 @@ impl Request<'_> {
             &*self.user_info.username,
             "system:serviceaccount:kube-system:namespace-controller"
                 | "system:serviceaccount:kube-system:generic-garbage-collector"
+                // Both, where controllers have no accounts of their own.
+                | "system:kube-controller-manager"
         )
     }
 
-    /// One of the cluster's own controllers, which create pods on behalf of others.
-    pub(super) fn is_by_controller(&self) -> bool {
+    /// The cluster's own controllers that make pods, or what makes pods, on behalf of others.
+    pub(super) fn is_by_pod_controller(&self) -> bool {
         let username = &*self.user_info.username;
         username == "system:kube-controller-manager"
-            || username
-                .strip_prefix("system:serviceaccount:kube-system:")
-                .is_some_and(|name| name.ends_with("-controller"))
+            || matches!(
+                username.strip_prefix("system:serviceaccount:kube-system:"),
+                Some(
+                    "cronjob-controller"
+                        | "daemon-set-controller"
+                        | "deployment-controller"
+                        | "job-controller"
+                        | "replicaset-controller"
+                        | "replication-controller"
+                        | "statefulset-controller"
+                )
+            )
     }
 
-    /// Whether the object is being deleted and only waits for its finalizers.
-    pub(super) fn is_object_terminating(&self) -> bool {
-        glance(self.object).metadata.deletion_timestamp.is_some()
+    /// Whether this takes the last finalizer off an object that is being deleted: with it goes the
+    /// object, and no other request says so.
+    pub(super) fn ends_the_object(&self) -> bool {
+        let Some(old) = self.old_object else { return false };
+        // Nearly no object is being deleted, and to look for a word costs less than to parse.
+        if !old.get().contains("deletionTimestamp") {
+            return false;
+        }
+        let holds = |object| glance(object).metadata.finalizers.is_some_and(|finalizers| !finalizers.is_empty());
+        glance(self.old_object).metadata.deletion_timestamp.is_some() && holds(self.old_object) && !holds(self.object)
     }
 
     /// The object's name: the request's is empty for `generateName` and in a collection's deletion.
-    pub(super) fn name(&self) -> Str {
+    fn name(&self) -> Str {
         if !self.name.is_empty() {
             return self.name.as_ref().into();
         }

@@ -79,7 +79,8 @@ pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
     findings.retain(|finding| finding.namespace.as_ref().is_none_or(|namespace| manifests.is_about(namespace)));
     let told = findings.len();
     let unreadable = &manifests.unreadable;
-    let said_of = |it: &Unreadable| admission::unreadable(&rules, &it.object, std::slice::from_ref(&it.problem));
+    let said_of =
+        |it: &Unreadable| admission::unreadable(&rules, &cluster, &it.object, std::slice::from_ref(&it.problem));
     findings.extend(unreadable.iter().flat_map(said_of));
     let (judged, unread) = findings.split_at(told);
     let mut located: Vec<Located<'_>> = judged

@@ -49,7 +49,7 @@ pub(super) struct Args {
     /// How the log is written: text, json, or auto (text on a terminal)
     #[arg(long, value_name = "FORMAT", env = "PORTCULLIS_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
-    /// What is logged: error, warn, info, debug, trace, or a filter by module; else PORTCULLIS_LOG
+    /// What is logged: error, warn, info, debug, trace, or a filter by module; else `PORTCULLIS_LOG`
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// The most connections at a time; one more is closed at once

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::meta::{Identity, Meta};
+use super::policy::number;
 use super::read::{Source, Strict};
 use super::{Lowered, Problem, Read, Written as WrittenLabels, done, labels};
 use crate::model::{FieldPath, Labels, MeshConfig, MtlsMode, Object, PeerAuthentication, Revision, Str};
+use crate::yaml;
 
 #[derive(Deserialize)]
 struct Written {
@@ -47,6 +50,9 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
             Problem::new(FieldPath::new(format!("spec.{path}")), message)
         })
         .collect();
+    // What is said below leaves no doubt about the rest, so that a policy cannot be made doubtful on
+    // purpose: Istio ignores it, or it is a mode that says itself that it is unknown.
+    let is_partial = !problems.is_empty();
     let Spec { selector, mtls, port_level_mtls } = spec;
     let mode = mode(mtls, || FieldPath::new("spec.mtls.mode"), &mut problems);
     let selector = labels(selector.and_then(|selector| selector.match_labels).as_ref());
@@ -59,11 +65,14 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
         let message = "`portLevelMtls` needs a `selector`: without one, Istio does not apply it";
         problems.push(Problem::new(ports_path.clone(), message));
     }
+    if port_level_mtls.as_ref().is_some_and(BTreeMap::is_empty) {
+        problems.push(Problem::new(ports_path.clone(), "at least one port is needed here"));
+    }
     let mut ports = BTreeMap::new();
     for (port, mtls) in port_level_mtls.into_iter().flatten() {
         let path = ports_path.field(&port);
-        match port.parse::<u16>() {
-            Ok(number) if number > 0 => {
+        match number::<u16>(&port) {
+            Some(number) if number > 0 => {
                 let mode = self::mode(mtls, || path.field("mode"), &mut problems);
                 ports.insert(number, mode);
             }
@@ -77,7 +86,7 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
         selector,
         mode,
         ports,
-        is_partial: !problems.is_empty(),
+        is_partial,
     };
     Ok(Lowered { object: Some(Object::PeerAuthentication(Arc::new(policy))), problems })
 }
@@ -129,16 +138,30 @@ pub(super) fn lower_config<'a>(source: impl Source<'a>, namespace: &str) -> Read
         return Ok(Lowered::default());
     }
     let Some(mesh) = data.and_then(|mut data| data.remove("mesh")).flatten() else { return Ok(Lowered::default()) };
-    let root_namespace = mesh.lines().find_map(|line| line.strip_prefix("rootNamespace:"));
-    let root_namespace = root_namespace
-        .map(|value| value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']))
-        .filter(|value| !value.is_empty())
-        .map(Str::from);
-    Ok(done(Object::MeshConfig(Arc::new(MeshConfig {
-        namespace: metadata.namespace(namespace),
-        name,
-        root_namespace,
-    }))))
+    let mut problems = Vec::new();
+    let root_namespace = match root_namespace(&mesh) {
+        Ok(root_namespace) => root_namespace,
+        Err(message) => {
+            problems.push(Problem::new(FieldPath::new("data.mesh"), message));
+            None
+        }
+    };
+    let config = MeshConfig { namespace: metadata.namespace(namespace), name, root_namespace };
+    Ok(Lowered { object: Some(Object::MeshConfig(Arc::new(config))), problems })
+}
+
+/// `rootNamespace` of a `MeshConfig`, which the ConfigMap holds as a text of YAML.
+fn root_namespace(mesh: &str) -> Result<Option<Str>, String> {
+    let document = match yaml::parse(mesh).into_iter().next() {
+        None => return Ok(None),
+        Some(Ok(document)) => document.value(),
+        Some(Err(problem)) => return Err(format!("this is no YAML: {}", problem.message)),
+    };
+    match document.get("rootNamespace") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(name)) => Ok((!name.is_empty()).then(|| name.as_str().into())),
+        Some(other) => Err(format!("`rootNamespace` is no string: {other}")),
+    }
 }
 
 /// An injector of the mesh's sidecars.
@@ -154,4 +177,51 @@ pub(super) fn lower_revision<'a>(source: impl Source<'a>) -> Read {
         return Ok(Lowered::default());
     }
     Ok(done(Object::Revision(Arc::new(Revision { webhook: metadata.name(), revision, tag }))))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::k8s::lower_value;
+    use crate::model::Object;
+
+    /// Vectors PA-V1 to PA-V5 as objects: what the API server refuses is said, and leaves no doubt
+    /// about the rest.
+    #[test]
+    fn what_the_api_server_refuses_is_said_and_leaves_no_doubt() {
+        let table = [
+            ("PA-V1", json!({"portLevelMtls": {"80": {"mode": "STRICT"}}}), Some("spec.portLevelMtls")),
+            (
+                "PA-V2",
+                json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {"0": {}}}),
+                Some("spec.portLevelMtls.0"),
+            ),
+            (
+                "PA-V2",
+                json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {"65536": {}}}),
+                Some("spec.portLevelMtls.65536"),
+            ),
+            (
+                "PA-V3",
+                json!({"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {}}),
+                Some("spec.portLevelMtls"),
+            ),
+            ("PA-V4", json!({"selector": {"matchLabels": {"app": "ca*"}}}), Some("spec.selector.matchLabels")),
+            ("PA-V5", json!({"selector": {}, "mtls": {"mode": "STRICT"}}), None),
+        ];
+        for (id, spec, path) in table {
+            let object = json!({
+                "apiVersion": "security.istio.io/v1",
+                "kind": "PeerAuthentication",
+                "metadata": {"name": "default", "namespace": "shop"},
+                "spec": spec,
+            });
+            let lowered = lower_value(&object, "default");
+            let paths: Vec<_> = lowered.problems.iter().map(|problem| problem.path.as_str()).collect();
+            assert_eq!(paths, path.into_iter().collect::<Vec<_>>(), "{id}");
+            let Some(Object::PeerAuthentication(policy)) = lowered.object else { panic!("{id} is no policy") };
+            assert!(!policy.is_partial, "{id}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::{Written, labels};
 use crate::model::{Labels, Owner, Str};
@@ -15,8 +16,8 @@ pub(super) struct Meta {
     namespace: Option<Str>,
     labels: Option<Written>,
     annotations: Option<Written>,
-    creation_timestamp: Option<Timestamp>,
-    deletion_timestamp: Option<Timestamp>,
+    creation_timestamp: Option<Str>,
+    deletion_timestamp: Option<IgnoredAny>,
     owner_references: Option<Vec<OwnerReference>>,
 }
 
@@ -50,7 +51,8 @@ impl Meta {
     }
 
     pub(super) fn created(&self) -> Option<Timestamp> {
-        self.creation_timestamp
+        // One that is no time says no more than a missing one: nothing else hangs on it.
+        self.creation_timestamp.as_ref()?.parse().ok()
     }
 
     pub(super) fn is_terminating(&self) -> bool {

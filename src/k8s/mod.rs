@@ -139,7 +139,11 @@ fn lower<'a>(name: TypeName<'a>, source: impl Source<'a>, namespace: &str) -> Lo
         Kind::MutatingWebhookConfiguration => mesh::lower_revision(source),
         Kind::ForeignPolicy => lower_foreign(name, source, namespace),
     };
-    read.unwrap_or_else(|problem| unreadable(kind, name, source, namespace, problem))
+    let mut lowered = read.unwrap_or_else(|problem| unreadable(kind, name, source, namespace, problem));
+    if lowered.object.as_ref().is_some_and(|object| object.reference().name.is_empty()) {
+        lowered.problems.push(Problem::new(FieldPath::new("metadata.name"), "the object has no name"));
+    }
+    lowered
 }
 
 /// What is left of an object whose shape is not that of its kind.
@@ -155,10 +159,10 @@ fn unreadable<'a>(
         // system that is not modelled.
         Kind::NetworkPolicy => lower_foreign(name, source, namespace).ok().and_then(|lowered| lowered.object),
         Kind::PeerAuthentication => mesh::unreadable_peer_authentication(source, namespace),
+        Kind::Workload => workload::unreadable(name.kind, source, namespace),
         Kind::Namespace
         | Kind::Service
         | Kind::ConfigMap
-        | Kind::Workload
         | Kind::MutatingWebhookConfiguration
         | Kind::ForeignPolicy => None,
     };

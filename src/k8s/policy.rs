@@ -2,6 +2,7 @@
 //! everything the API server would refuse said.
 
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -68,6 +69,9 @@ pub(super) fn lower<'a>(source: impl Source<'a>, namespace: &str) -> Read {
 fn isolates(written: &[String], has_egress_rules: bool, cx: &mut Problems) -> Directions {
     if written.is_empty() {
         return Directions { ingress: true, egress: has_egress_rules };
+    }
+    if written.len() > 2 {
+        cx.push(FieldPath::new("spec.policyTypes"), "there are only two policy types: list each once");
     }
     let mut isolates = Directions::default();
     for (i, policy_type) in written.iter().enumerate() {
@@ -138,33 +142,36 @@ impl Problems {
     }
 
     fn block(&mut self, block: &netv1::IPBlock, path: impl Fn() -> FieldPath) -> PeerSpec {
-        let Some(cidr) = parse_network(&block.cidr) else {
-            self.push(path().field("cidr"), not_a_network(&block.cidr));
+        let Some(cidr) = self.network(&block.cidr, || path().field("cidr")) else {
             return PeerSpec::Unreadable;
         };
         let mut except = Vec::new();
         for (i, text) in block.except.iter().flatten().enumerate() {
             let path = || path().field("except").index(i);
-            match parse_network(text) {
-                Some(inner) if cidr.contains(&inner) && inner.prefix_len() > cidr.prefix_len() => except.push(inner),
-                Some(inner) => {
-                    self.push(path(), format!("`{inner}` must lie inside `{cidr}` and be smaller than it"));
-                    // Overlapping or not, it removes from the block at most what it holds.
-                    except.push(inner);
-                }
-                None => self.push(path(), not_a_network(text)),
+            let Some(inner) = self.network(text, path) else { continue };
+            if !cidr.contains(&inner) || inner.prefix_len() <= cidr.prefix_len() {
+                self.push(path(), format!("`{inner}` must lie inside `{cidr}` and be smaller than it"));
             }
+            // Overlapping or not, it removes from the block at most what it holds.
+            except.push(inner);
         }
         PeerSpec::Block(IpBlock::new(cidr, except))
     }
 
+    fn network(&mut self, text: &str, path: impl Fn() -> FieldPath) -> Option<IpNet> {
+        let Some(net) = parse_network(text) else {
+            self.push(path(), not_a_network(text));
+            return None;
+        };
+        let Some(mapped) = unmapped(&net) else { return Some(net) };
+        // `net.IPNet` of Go takes it for the IPv4 network; newer API servers refuse it.
+        self.push(path(), format!("`{text}` is IPv4 written as IPv6, which not all take alike: write `{mapped}`"));
+        Some(mapped)
+    }
+
     fn port(&mut self, port: &netv1::NetworkPolicyPort, path: impl Fn() -> FieldPath) -> PortSpec {
         let netv1::NetworkPolicyPort { protocol, port, end_port } = port;
-        let parsed = match protocol.as_deref() {
-            None | Some("") => Ok(Protocol::Tcp),
-            Some(protocol) => protocol.parse(),
-        };
-        let Ok(protocol) = parsed else {
+        let Some(parsed) = self::protocol(protocol.as_deref()) else {
             let written = protocol.as_deref().unwrap_or_default();
             self.push(
                 path().field("protocol"),
@@ -191,7 +198,7 @@ impl Problems {
                 }
             }
         };
-        PortSpec { protocol, port }
+        PortSpec { protocol: parsed, port }
     }
 
     fn range(&mut self, first: i32, end: Option<i32>, path: impl Fn() -> FieldPath) -> Port {
@@ -241,6 +248,14 @@ impl Problems {
     }
 }
 
+/// A protocol as written: TCP where none is.
+pub(super) fn protocol(written: Option<&str>) -> Option<Protocol> {
+    match written {
+        None | Some("") => Some(Protocol::Tcp),
+        Some(written) => written.parse().ok(),
+    }
+}
+
 pub(super) fn port_number(number: i32) -> Option<u16> {
     u16::try_from(number).ok().filter(|port| *port > 0)
 }
@@ -249,18 +264,24 @@ pub(super) fn port_number(number: i32) -> Option<u16> {
 /// old objects carry, are decimal (`ParseCIDRSloppy`).
 fn parse_network(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
-    let address: IpAddr = address
-        .parse()
-        .or_else(|error| {
-            let octets: Option<Vec<String>> =
-                address.split('.').map(|octet| Some(octet.parse::<u8>().ok()?.to_string())).collect();
-            octets.ok_or(error).and_then(|octets| octets.join(".").parse())
-        })
-        .ok()?;
-    if !length.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    IpNet::new(address, length.parse().ok()?).ok().map(|net| net.trunc())
+    let address: IpAddr = address.parse().ok().or_else(|| {
+        let octet = |octet: &str| (octet.len() <= 3).then(|| number::<u8>(octet)).flatten();
+        let octets: Vec<u8> = address.split('.').map(octet).collect::<Option<_>>()?;
+        <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
+    })?;
+    IpNet::new(address, number(length)?).ok().map(|net| net.trunc())
+}
+
+/// A number of decimal digits only: Rust's own parser takes a plus sign.
+pub(super) fn number<T: FromStr>(digits: &str) -> Option<T> {
+    digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+}
+
+/// The IPv4 network that an IPv6 one of mapped addresses (`::ffff:0:0/96` and below) stands for.
+fn unmapped(net: &IpNet) -> Option<IpNet> {
+    let IpNet::V6(net) = net else { return None };
+    let address = net.network().to_ipv4_mapped()?;
+    IpNet::new(address.into(), net.prefix_len().checked_sub(96)?).ok()
 }
 
 fn not_a_network(text: &str) -> String {
@@ -273,7 +294,7 @@ fn not_a_network(text: &str) -> String {
 
 /// `IsValidPortName` of apimachinery: 1 to 15 of `a-z`, `0-9` and `-`, at least one letter, no two
 /// hyphens together and none at an end.
-fn is_port_name(name: &str) -> bool {
+pub(super) fn is_port_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && name.bytes().any(|b| b.is_ascii_lowercase())
@@ -282,7 +303,7 @@ fn is_port_name(name: &str) -> bool {
         && !name.ends_with('-')
 }
 
-fn not_a_port_name(name: &str) -> String {
+pub(super) fn not_a_port_name(name: &str) -> String {
     if name.parse::<u16>().is_ok() {
         return format!(
             "`\"{name}\"` in quotes is a port's name, and a name needs a letter: write {name} without quotes"

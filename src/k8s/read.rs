@@ -1,7 +1,11 @@
 //! Reading a typed value out of JSON text or a parsed value, with the path of what is wrong.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
@@ -51,10 +55,26 @@ pub(super) struct Strict<T> {
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Strict<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Asked for as a map: a derived struct would also take a list of its fields in their order.
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = Strict<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a mapping of fields")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Strict<T>, A::Error> {
         let mut unknown = Vec::new();
-        let value = serde_ignored::deserialize(deserializer, |path| unknown.push(field_path(&path)))?;
-        Ok(Self { value, unknown })
+        let fields = MapAccessDeserializer::new(fields);
+        let value = serde_ignored::deserialize(fields, |path| unknown.push(field_path(&path)))?;
+        Ok(Strict { value, unknown })
     }
 }
 

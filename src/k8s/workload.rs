@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::meta::Meta;
-use super::policy::port_number;
+use super::meta::{Identity, Meta};
+use super::policy::{port_number, protocol};
 use super::read::Source;
 use super::{Lowered, Problem, Read};
-use crate::model::{ContainerPort, DnsPolicy, FieldPath, Object, Str, Workload, WorkloadId};
-use crate::netset::Protocol;
+use crate::model::{ContainerPort, DnsPolicy, FieldPath, Labels, Object, Str, Workload, WorkloadId};
 
 /// Annotations that decide whether and how a pod is part of a mesh.
 const MESH_ANNOTATIONS: &[&str] =
@@ -168,24 +168,35 @@ fn pod(
     let spec_path = path.field("spec");
     let PodSpec { containers, init_containers, host_network, dns_policy, dns_config } = spec;
     let containers: Vec<Container> = containers.unwrap_or_default();
-    // An ordinary init container is gone before the pod serves; one that restarts is a sidecar.
     let init_containers: Vec<Container> = init_containers.unwrap_or_default();
-    let sidecars = init_containers.iter().filter(|it| it.restart_policy.as_deref() == Some("Always"));
     let mut ports = Vec::new();
-    for written in containers.iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten()) {
-        match (port_number(written.container_port), written.protocol.as_deref().unwrap_or("TCP").parse::<Protocol>()) {
-            (Some(number), Ok(protocol)) => ports.push(ContainerPort { name: written.name.clone(), protocol, number }),
-            _ => problems.push(Problem::new(
-                spec_path.field("containers"),
-                format!(
-                    "{} {} is no container port: TCP, UDP or SCTP, 1 to 65535",
-                    written.protocol.as_deref().unwrap_or("TCP"),
-                    written.container_port
-                ),
-            )),
+    for (field, list) in [("containers", &containers), ("initContainers", &init_containers)] {
+        // An ordinary init container is gone before the pod serves; one that restarts is a sidecar.
+        let serves = |it: &&Container| field == "containers" || it.restart_policy.as_deref() == Some("Always");
+        for (c, container) in list.iter().enumerate().filter(|(_, it)| serves(it)) {
+            for (p, written) in container.ports.iter().flatten().enumerate() {
+                match container_port(written) {
+                    Ok(port) => ports.push(port),
+                    Err((at, message)) => {
+                        let path = spec_path.field(field).index(c).field("ports").index(p).field(at);
+                        problems.push(Problem::new(path, message));
+                    }
+                }
+            }
         }
     }
     let has_proxy = containers.iter().chain(&init_containers).any(|it| it.name.as_deref() == Some("istio-proxy"));
+    let dns_policy = match dns_policy.as_deref() {
+        None | Some("" | "ClusterFirst") => DnsPolicy::ClusterFirst,
+        Some("ClusterFirstWithHostNet") => DnsPolicy::ClusterFirstWithHostNet,
+        Some("Default") => DnsPolicy::Default,
+        Some("None") => DnsPolicy::None,
+        Some(other) => {
+            let message = format!("unknown policy `{other}`: where these pods resolve names is not known");
+            problems.push(Problem::new(spec_path.field("dnsPolicy"), message));
+            DnsPolicy::Unknown
+        }
+    };
     let mut nameservers = Vec::new();
     for (i, text) in dns_config.and_then(|config| config.nameservers).into_iter().flatten().enumerate() {
         match text.parse::<IpAddr>() {
@@ -204,17 +215,46 @@ fn pod(
         owner: metadata.controller(),
         ports,
         host_network: host_network.unwrap_or(false),
-        dns_policy: match dns_policy.as_deref() {
-            None | Some("" | "ClusterFirst") => DnsPolicy::ClusterFirst,
-            Some("ClusterFirstWithHostNet") => DnsPolicy::ClusterFirstWithHostNet,
-            Some("Default") => DnsPolicy::Default,
-            Some("None") => DnsPolicy::None,
-            Some(_) => DnsPolicy::Unknown,
-        },
+        dns_policy,
         nameservers,
         ips: Vec::new(),
         is_finished: false,
         has_proxy,
         is_partial: !problems.is_empty(),
     }
+}
+
+fn container_port(written: &PortWritten) -> Result<ContainerPort, (&'static str, String)> {
+    let PortWritten { name, protocol, container_port } = written;
+    let number = port_number(*container_port)
+        .ok_or_else(|| ("containerPort", format!("{container_port} is no port: ports are 1 to 65535")))?;
+    let protocol = self::protocol(protocol.as_deref())
+        .ok_or_else(|| ("protocol", "unknown protocol: TCP, UDP and SCTP are supported".to_owned()))?;
+    Ok(ContainerPort { name: name.clone(), protocol, number })
+}
+
+/// What is left of a workload whose shape cannot be read: its name, the labels that are texts, and
+/// whether it is on its node's network. It runs all the same, so it is not left out.
+pub(super) fn unreadable<'a>(kind: &str, source: impl Source<'a>, namespace: &str) -> Option<Object> {
+    #[derive(Deserialize)]
+    struct Written {
+        metadata: Identity,
+    }
+    let Written { metadata } = source.read().ok()?;
+    let object: Value = source.read().ok()?;
+    let workload = Workload::bare(kind, &metadata.namespace(namespace), &metadata.name(), Labels::default());
+    let pod = match workload.pod_path().as_str() {
+        "" => Some(&object),
+        path => object.pointer(&format!("/{}", path.replace('.', "/"))),
+    };
+    let labels = pod.and_then(|pod| pod.pointer("/metadata/labels")).and_then(Value::as_object);
+    let labels = labels.into_iter().flatten().filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)));
+    let host_network = pod.and_then(|pod| pod.pointer("/spec/hostNetwork")) == Some(&Value::Bool(true));
+    Some(Object::Workload(Arc::new(Workload {
+        labels: labels.collect(),
+        host_network,
+        dns_policy: DnsPolicy::Unknown,
+        is_partial: true,
+        ..workload
+    })))
 }

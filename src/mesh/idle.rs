@@ -1,7 +1,7 @@
 //! Policies that say STRICT and change nothing: false assurance.
 
 use super::{DEFAULT_ROOT, Dataplane, Mesh, Mode};
-use crate::model::{MtlsMode, PeerAuthentication, Str};
+use crate::model::{MtlsMode, PeerAuthentication, Service, ServicePort, Str, TargetPort, Workload};
 
 /// A policy that says STRICT, without effect on what it says it of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Cause<'a> {
     SelectsNothing,
     /// It is in a namespace that is taken for the root and is not: it counts only there.
     NotTheRoot(Str),
+    /// The port it names is one of this Service, whose pods listen on another.
+    ServicePort(u16, &'a Service),
 }
 
 impl<'a> Mesh<'a> {
@@ -68,13 +70,40 @@ impl<'a> Mesh<'a> {
         for workload in selected {
             let first = policies.of_workload(&workload.labels)?;
             if first.name == policy.name {
-                return None;
+                let mut ports = policy.ports.iter().filter(|(_, mode)| **mode == MtlsMode::Strict);
+                let is_weak = policy.mode != MtlsMode::Strict && (policy.mode != MtlsMode::Unset || !inherits_strict);
+                return ports
+                    .find_map(|(port, _)| Some((*port, self.service_of_port(policy, *port)?)))
+                    .filter(|_| is_weak)
+                    .map(|(port, service)| Cause::ServicePort(port, service));
             }
             winner = winner.or(Some(first));
             let effective = policies.effective(&workload.labels, Dataplane::Sidecar);
             misleads |= effective.settings().any(|(_, setting)| setting.mode != Mode::Strict);
         }
         winner.filter(|_| misleads).map(Cause::OlderWins)
+    }
+
+    /// The Service whose port a policy names in `portLevelMtls`, where the workloads it selects
+    /// listen on another: workload ports count there, and Service ports are what people know.
+    pub fn service_of_port(&self, policy: &PeerAuthentication, port: u16) -> Option<&'a Service> {
+        let state = self.cluster.namespace(&policy.namespace)?;
+        let selected: Vec<_> =
+            state.live_workloads().filter(|workload| policy.selector.is_subset(&workload.labels)).collect();
+        let declares = |workload: &Workload| workload.ports.iter().any(|it| it.number == port);
+        if selected.iter().any(|workload| declares(workload)) {
+            return None;
+        }
+        let backs = |service: &Service| {
+            let selector = service.selector.as_ref();
+            selector.is_some_and(|selector| selected.iter().any(|workload| selector.is_subset(&workload.labels)))
+        };
+        let services: Vec<&Service> = state.services.iter().map(AsRef::as_ref).filter(|it| backs(it)).collect();
+        let listens = |it: &ServicePort| it.target == TargetPort::Number(port);
+        if services.iter().any(|service| service.ports.iter().any(listens)) {
+            return None;
+        }
+        services.into_iter().find(|service| service.ports.iter().any(|it| it.port == port))
     }
 
     /// Namespaces people put mesh-wide policies in: where the control plane usually is, or is.

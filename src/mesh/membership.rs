@@ -161,9 +161,8 @@ impl Mesh<'_> {
         let runs = workload.is_pod() && !workload.ips.is_empty();
         let state = self.cluster.namespace(&workload.namespace).filter(|state| state.object.is_some());
         let injection = match state {
-            Some(state) => self.injection(state, labels, annotations).and_then(|revision| match runs {
-                true => Err(Membership::new(Outside, Reason::RunsWithout)),
-                false => Ok(revision),
+            Some(state) => self.injection(state, labels, annotations).and_then(|revision| {
+                if runs { Err(Membership::new(Outside, Reason::RunsWithout)) } else { Ok(revision) }
             }),
             None => match opted_out(labels, annotations) {
                 Some(mark) => Err(Membership::new(Outside, Reason::OptedOut(mark))),

@@ -7,7 +7,7 @@
 //! policies of one scope the *oldest* wins and the others do nothing; a policy with a selector in
 //! the root namespace does nothing at all; `portLevelMtls` counts *workload* ports.
 //!
-//! Not here: what clients send (DestinationRule), AuthorizationPolicy, other meshes. Nor what the
+//! Not here: what clients send (`DestinationRule`), `AuthorizationPolicy`, other meshes. Nor what the
 //! injector's own ConfigMap may say (`neverInjectSelector`, `alwaysInjectSelector`, `policy`).
 
 mod capture;

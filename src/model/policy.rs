@@ -157,9 +157,11 @@ pub struct IpBlock {
 
 impl IpBlock {
     /// A block and what it leaves.
-    pub fn new(cidr: IpNet, except: Vec<IpNet>) -> Self {
+    pub fn new(cidr: IpNet, mut except: Vec<IpNet>) -> Self {
         let cidr = cidr.trunc();
-        let except: Vec<IpNet> = except.iter().map(IpNet::trunc).collect();
+        for net in &mut except {
+            *net = net.trunc();
+        }
         let addresses = IpSet::from(cidr).subtract(&except.iter().copied().collect());
         Self { cidr, except, addresses }
     }

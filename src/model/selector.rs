@@ -77,6 +77,16 @@ impl Selector {
         self.requirements.iter().all(may)
     }
 
+    /// Labels that meet it and carry no more than it takes, as far as that is possible.
+    pub fn sample(&self) -> Labels {
+        let label = |Requirement { key, operator }: &Requirement| match operator {
+            Operator::In(values) => Some((key.clone(), values.first()?.clone())),
+            Operator::Exists => Some((key.clone(), Str::default())),
+            Operator::NotIn(_) | Operator::DoesNotExist | Operator::Unknown(_) => None,
+        };
+        self.requirements.iter().filter_map(label).collect()
+    }
+
     /// The value the selector pins a key to, when it allows exactly one.
     pub fn pinned(&self, key: &str) -> Option<&Str> {
         self.requirements.iter().find_map(|requirement| match &requirement.operator {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use smallvec::SmallVec;
+
 /// A number a range can end on: the algebra needs its extremes and its neighbours.
 pub trait Bound: Copy + Ord + fmt::Debug {
     /// The smallest member of the space.
@@ -39,17 +41,21 @@ macro_rules! bound {
 // Port 0 is no port (NetworkPolicyPort.port is 1 to 65535), so the port space starts at 1.
 bound!(u16: 1, u32: 0, u128: 0);
 
+/// Nearly every set of ports or addresses a policy names is one range or two, which then take no
+/// memory of their own.
+type Ranges<T> = SmallVec<[(T, T); 2]>;
+
 /// A canonical set of numbers.
 ///
 /// **Invariant:** ranges are inclusive, sorted, disjoint, and no two of them touch.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IntervalSet<T> {
-    ranges: Vec<(T, T)>,
+    ranges: Ranges<T>,
 }
 
 impl<T> Default for IntervalSet<T> {
     fn default() -> Self {
-        Self { ranges: Vec::new() }
+        Self { ranges: Ranges::new() }
     }
 }
 
@@ -68,7 +74,7 @@ impl<T: Bound> IntervalSet<T> {
     /// `last` comes before `first`.
     pub fn range(first: T, last: T) -> Self {
         let first = first.max(T::MIN);
-        let ranges = if first <= last { vec![(first, last)] } else { Vec::new() };
+        let ranges = (first <= last).then_some((first, last)).into_iter().collect();
         Self { ranges }
     }
 
@@ -80,7 +86,7 @@ impl<T: Bound> IntervalSet<T> {
     /// Every range given, in any order and with any overlap.
     pub fn from_ranges(ranges: impl IntoIterator<Item = (T, T)>) -> Self {
         let inside = ranges.into_iter().map(|(first, last)| (first.max(T::MIN), last));
-        let mut ranges: Vec<_> = inside.filter(|(first, last)| first <= last).collect();
+        let mut ranges: Ranges<T> = inside.filter(|(first, last)| first <= last).collect();
         ranges.sort_unstable();
         Self { ranges: merge_sorted(ranges) }
     }
@@ -97,7 +103,7 @@ impl<T: Bound> IntervalSet<T> {
 
     /// Whether the whole space is in the set.
     pub fn is_full(&self) -> bool {
-        self.ranges == [(T::MIN, T::MAX)]
+        self.ranges.as_slice() == [(T::MIN, T::MAX)]
     }
 
     /// Whether `value` is in the set.
@@ -141,7 +147,7 @@ impl<T: Bound> IntervalSet<T> {
     /// Members of both sets.
     #[must_use]
     pub fn intersect(&self, other: &Self) -> Self {
-        let mut ranges = Vec::new();
+        let mut ranges = Ranges::new();
         let (mut left, mut right) = (self.ranges.iter().peekable(), other.ranges.iter().peekable());
         while let (Some(&&(a, b)), Some(&&(c, d))) = (left.peek(), right.peek()) {
             let (first, last) = (a.max(c), b.min(d));
@@ -166,7 +172,7 @@ impl<T: Bound> IntervalSet<T> {
     /// Members of the space that are not in this set.
     #[must_use]
     pub fn complement(&self) -> Self {
-        let mut ranges = Vec::with_capacity(self.ranges.len() + 1);
+        let mut ranges = Ranges::with_capacity(self.ranges.len() + 1);
         let mut next = Some(T::MIN);
         for &(first, last) in &self.ranges {
             if let (Some(start), Some(end)) = (next, first.predecessor())
@@ -184,8 +190,8 @@ impl<T: Bound> IntervalSet<T> {
 }
 
 /// Joins ranges that overlap or touch; `ranges` is sorted.
-fn merge_sorted<T: Bound>(ranges: Vec<(T, T)>) -> Vec<(T, T)> {
-    let mut merged: Vec<(T, T)> = Vec::with_capacity(ranges.len());
+fn merge_sorted<T: Bound>(ranges: Ranges<T>) -> Ranges<T> {
+    let mut merged: Ranges<T> = Ranges::with_capacity(ranges.len());
     for (first, last) in ranges {
         match merged.last_mut() {
             Some((_, end)) if end.successor().is_none_or(|next| first <= next) => *end = last.max(*end),

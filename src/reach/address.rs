@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 use ipnet::IpNet;
 
@@ -93,9 +94,11 @@ impl<'p> Address<'p> {
         // and for a pod of the node's network, whose addresses they do not hold.
         let ranges = if peer.host_network { IpSet::empty() } else { families.of_set(&cni.pod_addresses()) };
         let within = if ranges.is_empty() { families.of_set(&IpSet::full()) } else { ranges };
-        // No pod has a Service's virtual address; a block of DNS's is the mistake this tells.
+        // No pod has a Service's virtual address, nor one that is never routed. Blocks of them are
+        // written for something else, and must not count as blocks of pods.
         let virtual_ips = cluster.dns_services().flat_map(|service| service.cluster_ips.iter().copied());
-        let within = within.subtract(&virtual_ips.map(IpNet::from).collect());
+        let virtual_ips: IpSet = virtual_ips.map(IpNet::from).collect();
+        let within = within.subtract(&UNROUTED).subtract(&virtual_ips);
         Self::Within(Cow::Owned(within))
     }
 
@@ -122,6 +125,12 @@ impl<'p> Address<'p> {
         }
     }
 }
+
+/// Loopback, link-local and multicast (RFC 6890, RFC 4291).
+static UNROUTED: LazyLock<IpSet> = LazyLock::new(|| {
+    let networks = ["127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1/128", "fe80::/10", "ff00::/8"];
+    networks.into_iter().filter_map(|network| network.parse::<IpNet>().ok()).collect()
+});
 
 /// How much of a peer something is about.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -98,7 +98,9 @@ impl<'a> Dns<'a> {
         let mut source = DnsSource::Service;
         if targets.is_empty() {
             source = DnsSource::ServiceWithoutPods;
-            targets.extend(services.iter().filter_map(|service| DnsTarget::of(service, stand_in(service))));
+            // Who answers for a Service without a selector, its objects do not say.
+            let selecting = services.iter().filter(|service| service.selector.is_some());
+            targets.extend(selecting.filter_map(|service| DnsTarget::of(service, stand_in(service))));
         }
         if targets.is_empty() {
             if !settings.addresses.is_empty() {
@@ -158,8 +160,8 @@ fn backends<'a>(cluster: &'a Cluster, service: &Service) -> Vec<&'a Arc<Workload
     selected.into_iter().filter(|workload| workload.is_pod() || !has_pods).collect()
 }
 
-/// A pod that carries what a Service's selector demands. A named target port is what OpenShift's
-/// `dns-default` has, whose pods listen on 5353.
+/// A pod that carries what a Service's selector demands, and of which no more is known. A named
+/// target port is what OpenShift's `dns-default` has, whose pods listen on 5353.
 fn stand_in(service: &Service) -> Arc<Workload> {
     let named = service.ports.iter().filter_map(|port| match &port.target {
         TargetPort::Name(name) => {
@@ -172,6 +174,7 @@ fn stand_in(service: &Service) -> Arc<Workload> {
     workload.ports = named
         .map(|(protocol, name, number)| crate::model::ContainerPort { name: Some(name), protocol, number })
         .collect();
+    workload.is_partial = true;
     Arc::new(workload)
 }
 
@@ -201,12 +204,10 @@ fn well_known<'a>() -> Vec<DnsTarget<'a>> {
     WELL_KNOWN
         .iter()
         .map(|(namespace, name, labels, port)| DnsTarget {
-            workload: Arc::new(Workload::bare(
-                "Deployment",
-                namespace,
-                name,
-                labels.iter().copied().collect::<Labels>(),
-            )),
+            workload: Arc::new(Workload {
+                is_partial: true,
+                ..Workload::bare("Deployment", namespace, name, labels.iter().copied().collect::<Labels>())
+            }),
             service: None,
             udp: Some(*port),
             tcp: Some(*port),

@@ -17,7 +17,7 @@ mod side;
 
 use crate::cluster::Cluster;
 use crate::model::{Direction, NetworkPolicy, Workload};
-use crate::netset::{ConnectionSet, Family, IpSet};
+use crate::netset::{ConnectionSet, Family, IpSet, Protocol};
 
 use address::Families;
 use side::Question;
@@ -56,12 +56,21 @@ pub struct Answer<'a> {
 pub struct Reach<'a> {
     cluster: &'a Cluster,
     cni: &'a Cni,
+    /// Nothing: all of them.
+    ports: Option<&'a [(Protocol, u16)]>,
 }
 
 impl<'a> Reach<'a> {
     /// The evaluator of a cluster whose policies this implementation enforces.
     pub fn new(cluster: &'a Cluster, cni: &'a Cni) -> Self {
-        Self { cluster, cni }
+        Self { cluster, cni, ports: None }
+    }
+
+    /// The same evaluator, asked about these ports only: what its answers say of others means
+    /// nothing. Rules about other ports need not be looked at, and most rules are.
+    #[must_use]
+    pub fn about(self, ports: &'a [(Protocol, u16)]) -> Self {
+        Self { ports: Some(ports), ..self }
     }
 
     /// Which connections pass from one peer to another.
@@ -108,7 +117,7 @@ impl<'a> Reach<'a> {
         for family in Family::ALL {
             let families = Families::only(family);
             let side = |subject, direction, peer| {
-                Side::evaluate(&Question { cluster: self.cluster, cni: self.cni, subject, direction, peer, families })
+                Side::evaluate(&Question { reach: *self, subject, direction, peer, families })
             };
             let egress = side(source, Direction::Egress, Peer::Workload(destination));
             let ingress = side(destination, Direction::Ingress, Peer::Workload(source));
@@ -121,7 +130,7 @@ impl<'a> Reach<'a> {
     /// What one end lets through in one direction, and the policies that say so.
     pub fn side(&self, subject: &Workload, direction: Direction, peer: Peer<'_>) -> Side<'a> {
         let families = Families::between(subject, peer);
-        Side::evaluate(&Question { cluster: self.cluster, cni: self.cni, subject, direction, peer, families })
+        Side::evaluate(&Question { reach: *self, subject, direction, peer, families })
     }
 
     /// The policies that select a workload, whichever directions they isolate.

@@ -1,8 +1,9 @@
 //! One end's part in a connection: what the policies on one pod let through in one direction.
 
+use std::cell::LazyCell;
+
 use super::address::{Address, Coverage, Families};
-use super::{Cni, Peer, Truth};
-use crate::cluster::Cluster;
+use super::{Cni, Peer, Reach, Truth};
 use crate::model::{Direction, Labels, NetworkPolicy, PeerSpec, PolicyRule, Port, PortSpec, Selector, Workload};
 use crate::netset::{ConnectionSet, IpSet, PortSet, Protocol};
 
@@ -34,7 +35,7 @@ pub struct Allow<'a> {
 
 impl<'a> Side<'a> {
     pub(super) fn evaluate(question: &Question<'a, '_>) -> Self {
-        let Question { cluster, cni, subject, direction, peer, families: _ } = *question;
+        let Question { reach: Reach { cluster, cni, ports }, subject, direction, peer, families: _ } = *question;
         let mut side = Self {
             certain: ConnectionSet::full(),
             possible: ConnectionSet::full(),
@@ -52,7 +53,8 @@ impl<'a> Side<'a> {
         if subject.host_network {
             return side;
         }
-        let address = Address::of(peer, subject, question.families, cluster, cni);
+        // Only blocks ask where the peer is.
+        let address = LazyCell::new(|| Address::of(peer, subject, question.families, cluster, cni));
         let destination = match (direction, peer) {
             (Direction::Ingress, _) => Some(subject),
             (Direction::Egress, Peer::Workload(peer)) => Some(peer),
@@ -80,7 +82,10 @@ impl<'a> Side<'a> {
             }
             is_partial |= policy.is_partial;
             for (index, rule) in rules.iter().enumerate() {
-                let coverage = question.coverage(policy, rule, &address);
+                if ports.is_some_and(|ports| !may_admit(rule, ports)) {
+                    continue;
+                }
+                let coverage = question.coverage(policy, rule, || &address);
                 if coverage == Coverage::None {
                     continue;
                 }
@@ -105,7 +110,7 @@ impl<'a> Side<'a> {
             (false, true) => false,
             (false, false) => found.selected == Truth::Yes,
         };
-        side.certain = certain_at(&address, found.iter().filter(counts));
+        side.certain = certain_at(|| &address, found.iter().filter(counts));
         // Traffic from a node to a pod on it is always let in, and which node that is is not known.
         let from_some_node =
             direction == Direction::Ingress && matches!(peer, Peer::Workload(source) if source.host_network);
@@ -127,8 +132,7 @@ impl<'a> Side<'a> {
 /// What one side is asked.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a, 'q> {
-    pub(super) cluster: &'a Cluster,
-    pub(super) cni: &'q Cni,
+    pub(super) reach: Reach<'a>,
     pub(super) subject: &'q Workload,
     pub(super) direction: Direction,
     pub(super) peer: Peer<'q>,
@@ -148,7 +152,10 @@ struct Found<'a> {
 }
 
 /// What rules admit for certain wherever the peer's address is.
-fn certain_at<'f>(address: &Address<'_>, found: impl Iterator<Item = &'f Found<'f>>) -> ConnectionSet {
+fn certain_at<'f, 'p>(
+    address: impl FnOnce() -> &'p Address<'p>,
+    found: impl Iterator<Item = &'f Found<'f>>,
+) -> ConnectionSet {
     let (mut everywhere, mut partly) = (Vec::new(), Vec::new());
     for found in found {
         match &found.coverage {
@@ -158,9 +165,12 @@ fn certain_at<'f>(address: &Address<'_>, found: impl Iterator<Item = &'f Found<'
         }
     }
     let certain = ConnectionSet::union_of(everywhere);
-    match address {
-        Address::Within(range) if partly.len() > 1 => certain.union(&covering(&partly, range)),
-        Address::Within(_) | Address::AnyOf(_) | Address::OneOf(_) => certain,
+    if partly.len() < 2 {
+        return certain;
+    }
+    match address() {
+        Address::Within(range) => certain.union(&covering(&partly, range)),
+        Address::AnyOf(_) | Address::OneOf(_) => certain,
     }
 }
 
@@ -201,7 +211,12 @@ fn selects(selector: &Selector, labels: &Labels) -> Truth {
 
 impl Question<'_, '_> {
     /// How much of the peer a rule is about: any of the rule's peers, its blocks taken together.
-    fn coverage(&self, policy: &NetworkPolicy, rule: &PolicyRule, address: &Address<'_>) -> Coverage {
+    fn coverage<'p>(
+        &self,
+        policy: &NetworkPolicy,
+        rule: &PolicyRule,
+        address: impl FnOnce() -> &'p Address<'p>,
+    ) -> Coverage {
         let Some(specs) = rule.peers.as_deref().filter(|specs| !specs.is_empty()) else { return Coverage::All };
         let (mut truth, mut blocks) = (Truth::No, Vec::new());
         for spec in specs {
@@ -219,7 +234,7 @@ impl Question<'_, '_> {
         let by_address = match self.blocks_match() {
             Truth::No => Coverage::None,
             _ if blocks.is_empty() => Coverage::None,
-            matched => match address.covered_by(&IpSet::union_of(blocks)) {
+            matched => match address().covered_by(&IpSet::union_of(blocks)) {
                 Coverage::None => Coverage::None,
                 found if matched == Truth::Yes => found,
                 Coverage::Open | Coverage::Part(_) | Coverage::All => Coverage::Open,
@@ -239,10 +254,10 @@ impl Question<'_, '_> {
         if by_labels == Truth::No {
             return Truth::No;
         }
-        let in_namespace = match (namespaces, self.cluster.namespace(&workload.namespace)) {
+        let in_namespace = match (namespaces, self.reach.cluster.namespace(&workload.namespace)) {
             (None, _) => Truth::from(workload.namespace == policy.namespace),
             (Some(selector), Some(state)) => selects(selector, &state.labels),
-            (Some(selector), None) => selects(selector, &self.cluster.namespace_labels(&workload.namespace)),
+            (Some(selector), None) => selects(selector, &self.reach.cluster.namespace_labels(&workload.namespace)),
         };
         by_labels.and(in_namespace)
     }
@@ -251,10 +266,22 @@ impl Question<'_, '_> {
     fn blocks_match(&self) -> Truth {
         match self.peer {
             Peer::External(_) => Truth::Yes,
-            Peer::Workload(workload) if workload.host_network => self.cni.blocks_match_nodes(),
-            Peer::Workload(_) => self.cni.blocks_match_pods(),
+            Peer::Workload(workload) if workload.host_network => self.reach.cni.blocks_match_nodes(),
+            Peer::Workload(_) => self.reach.cni.blocks_match_pods(),
         }
     }
+}
+
+/// Whether a rule may admit one of some ports, whoever it is about.
+fn may_admit(rule: &PolicyRule, ports: &[(Protocol, u16)]) -> bool {
+    rule.ports.as_deref().filter(|specs| !specs.is_empty()).is_none_or(|specs| {
+        specs.iter().any(|PortSpec { protocol, port }| {
+            ports.iter().filter(|(asked, _)| asked == protocol).any(|(_, asked)| match port {
+                Port::Range(first, last) => first <= asked && asked <= last,
+                Port::All | Port::Named(_) | Port::Unreadable => true,
+            })
+        })
+    })
 }
 
 /// What a rule's ports come to at a destination: for certain, and as far as can be read.
@@ -274,14 +301,20 @@ fn rule_connections(cni: &Cni, rule: &PolicyRule, destination: Option<&Workload>
                 _ if !cni.supports_named_ports() => (PortSet::empty(), true),
                 // An address outside the cluster has no pod to look the name up in.
                 None => (PortSet::empty(), true),
-                Some(workload) if workload.is_partial => (PortSet::full(), false),
                 Some(workload) => {
                     let named = workload
                         .ports
                         .iter()
                         .filter(|port| port.protocol == *protocol && port.name.as_ref() == Some(name))
                         .map(|port| (port.number, port.number));
-                    (PortSet::from_ranges(named), true)
+                    let named = PortSet::from_ranges(named);
+                    if workload.is_partial {
+                        // Of its ports some are known; a port of that name may be among the others.
+                        certain.push(ConnectionSet::of(*protocol, named));
+                        (PortSet::full(), false)
+                    } else {
+                        (named, true)
+                    }
                 }
             },
             Port::Unreadable => (PortSet::full(), false),

@@ -37,12 +37,12 @@ pub fn findings(located: &[Located<'_>]) -> String {
             match fixes.get(finding.fix.as_str()) {
                 None => {
                     fixes.insert(&finding.fix, i);
-                    let about = format!("# fix for {}: {}", finding.rule.code, finding.object);
-                    let _ = write!(out, "\n{DIM}{about}{DIM:#}\n{}\n", finding.fix.trim_end());
+                    let about = clean(&format!("# fix for {}: {}", finding.rule.code, finding.object));
+                    let _ = write!(out, "\n{DIM}{about}{DIM:#}\n{}\n", clean(finding.fix.trim_end()));
                 }
                 Some(first) => {
                     let object = located.get(*first).map(|first| first.finding.object.to_string()).unwrap_or_default();
-                    let _ = writeln!(out, "   = fix: the one above, printed for {object}");
+                    let _ = writeln!(out, "   = fix: the one above, printed for {}", clean(&object));
                 }
             }
         }
@@ -58,7 +58,7 @@ fn block(finding: &Finding, place: Option<&Place<'_>>) -> String {
         Action::Audit | Action::Off => Level::INFO.with_name("audit"),
     };
     let title = level.primary_title(finding.message.as_str()).id(finding.rule.code);
-    let object = finding.object.to_string();
+    let object = clean(&finding.object.to_string());
     let group = match place {
         Some(place) => title.element(snippet(place)),
         None => title.element(Origin::path(object)),
@@ -80,7 +80,7 @@ pub fn fault(fault: &LocatedFault<'_>) -> String {
     let title = Level::ERROR.primary_title(fault.problem.message.as_str());
     let group = match &fault.place {
         Some(place) => title.element(snippet(place)),
-        None => title.element(Origin::path(fault.name)),
+        None => title.element(Origin::path(clean(fault.name))),
     };
     let help = fault.problem.help.as_deref().map(|help| Level::HELP.message(filled(help, "help".len())));
     render(group.elements(help)) + "\n\n"
@@ -88,7 +88,7 @@ pub fn fault(fault: &LocatedFault<'_>) -> String {
 
 /// A remark: one line.
 pub fn note(text: &str) -> String {
-    format!("{BOLD}note{BOLD:#}: {text}\n")
+    format!("{BOLD}note{BOLD:#}: {}\n", clean(text))
 }
 
 /// The last line: `2 denied, 1 warning in 14 objects (27 documents read)`.
@@ -114,6 +114,12 @@ pub fn summary(summary: &Summary) -> String {
     format!("{found} in {objects} ({documents} read){errors}\n")
 }
 
+/// A text without control characters, which a manifest could hold to draw on the terminal. What
+/// goes through the renderer is rid of them there.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+}
+
 fn render(group: Group<'_>) -> String {
     Renderer::styled().render(&[group])
 }
@@ -123,7 +129,7 @@ fn render(group: Group<'_>) -> String {
 fn snippet<'a>(place: &Place<'a>) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
     let Place { source, span } = place;
     let (line, text, marked) = excerpt(source, span);
-    Snippet::source(text).line_start(line).path(source.name.as_str()).annotation(AnnotationKind::Primary.span(marked))
+    Snippet::source(text).line_start(line).path(clean(&source.name)).annotation(AnnotationKind::Primary.span(marked))
 }
 
 /// The line a span begins on: its number, its text, and the part of it the span covers.
@@ -191,10 +197,11 @@ mod tests {
     #[test]
     fn control_characters_of_a_manifest_do_not_reach_the_terminal() {
         let source = Source::new("a.yaml", "name: \u{1b}[2Jx\n");
-        let finding = finding("\u{1b}[31mred", "");
+        let finding = finding("\u{1b}[2Jx", "name: \u{1b}[2Jx");
         let place = Some(Place { source: &source, span: 6..11 });
-        let text = findings(&[Located { finding: &finding, place }]);
-        assert!(!text.contains("\u{1b}[2J") && !text.contains("\u{1b}[31mred"), "{text:?}");
+        let text = findings(&[Located { finding: &finding, place }, Located { finding: &finding, place: None }]);
+        assert!(!text.contains("\u{1b}[2J"), "{text:?}");
+        assert!(!note("\u{1b}[2Jx").contains("\u{1b}[2J"));
     }
 
     #[test]

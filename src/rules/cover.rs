@@ -3,67 +3,65 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::{Operator, Requirement, Selector};
+use crate::model::{METADATA_NAME, Operator, Requirement, Selector};
 
-/// How many combinations of label values are tried before the question is left open. Real policies
-/// name a handful of keys; this is far above them and costs under a millisecond.
-const MOST_COMBINATIONS: usize = 4096;
+/// How many steps the search takes before the question is left open. Real policies need a handful;
+/// this is far above them and costs under a millisecond.
+const MOST_STEPS: usize = 4096;
 
-/// Demands that must hold together: on a namespace's labels and on a pod's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Clause<'a> {
-    pub(super) namespace: Option<&'a Selector>,
-    pub(super) pod: &'a Selector,
+/// Whether selectors together match every pod there could be. Nothing where that takes too long to
+/// find out.
+pub(super) fn covers_everything(selectors: &[&Selector]) -> Option<bool> {
+    let clauses: Vec<Clause<'_>> = selectors.iter().map(|selector| selector.requirements().iter().collect()).collect();
+    covers(&clauses, &mut MOST_STEPS.clone())
 }
 
-/// Whether the clauses together match every labelled pod in every labelled namespace. Nothing where
-/// there are too many combinations to try.
+/// Demands that must hold together.
+type Clause<'a> = Vec<&'a Requirement>;
+
+/// Whether every pod meets one of the clauses, tried key by key.
 ///
 /// Only keys and values that some clause names can make a difference, so it is enough to try, for
-/// each key: absent, each value named, and one value nobody names.
-pub(super) fn covers_everything(clauses: &[Clause<'_>]) -> Option<bool> {
-    let is_empty =
-        |clause: &Clause<'_>| clause.pod.is_everything() && clause.namespace.is_none_or(Selector::is_everything);
-    if clauses.iter().any(is_empty) {
+/// each key: absent, one value nobody names, and each value named.
+fn covers(clauses: &[Clause<'_>], steps: &mut usize) -> Option<bool> {
+    if clauses.iter().any(Vec::is_empty) {
         return Some(true);
     }
-    // A clause that pins a key to some values only covers a part, and with nothing but such
-    // clauses the pod without that key is left out.
-    let pins = |clause: &Clause<'_>| {
-        requirements(clause).any(|(_, it)| matches!(it.operator, Operator::In(_) | Operator::Exists))
-    };
-    if clauses.iter().all(pins) {
+    // A pod without labels meets no demand that some key be there.
+    let demands_a_key = |it: &&Requirement| !it.matches_value(None);
+    if clauses.iter().all(|clause| clause.iter().any(demands_a_key)) {
         return Some(false);
     }
-    let mut values: BTreeMap<(bool, &str), BTreeSet<&str>> = BTreeMap::new();
-    for clause in clauses {
-        for (of_namespace, Requirement { key, operator }) in requirements(clause) {
-            let known = values.entry((of_namespace, key)).or_default();
-            if let Operator::In(named) | Operator::NotIn(named) = operator {
-                known.extend(named.iter().map(crate::model::Str::as_str));
-            }
-        }
-    }
-    let domains: Vec<((bool, &str), Vec<Value<'_>>)> = values
-        .into_iter()
-        .map(|(key, named)| {
-            let named = named.into_iter().map(Value::Named);
-            (key, [Value::Absent, Value::Unnamed].into_iter().chain(named).collect())
+    let key = &clauses.first()?.first()?.key;
+    *steps = steps.checked_sub(1)?;
+    let about_key = || clauses.iter().flatten().filter(|it| it.key == *key);
+    let named: BTreeSet<&str> = about_key()
+        .flat_map(|it| match &it.operator {
+            Operator::In(values) | Operator::NotIn(values) => values.as_slice(),
+            Operator::Exists | Operator::DoesNotExist | Operator::Unknown(_) => &[],
         })
+        .map(crate::model::Str::as_str)
         .collect();
-    let combinations = domains.iter().try_fold(1_usize, |product, (_, values)| product.checked_mul(values.len()))?;
-    if combinations > MOST_COMBINATIONS {
-        return None;
+    for value in [Value::Absent, Value::Unnamed].into_iter().chain(named.into_iter().map(Value::Named)) {
+        let left: Vec<Clause<'_>> = clauses
+            .iter()
+            .filter(|clause| clause.iter().all(|it| it.key != *key || value.meets(it)))
+            .map(|clause| clause.iter().copied().filter(|it| it.key != *key).collect())
+            .collect();
+        if covers(&left, steps)? {
+            continue;
+        }
+        return Some(false);
     }
-    Some((0..combinations).all(|number| {
-        let assignment = assignment(&domains, number);
-        clauses.iter().any(|clause| {
-            requirements(clause).all(|(of_namespace, requirement)| {
-                let value = assignment.get(&(of_namespace, requirement.key.as_str())).copied();
-                value.unwrap_or(Value::Absent).meets(requirement)
-            })
-        })
-    }))
+    Some(true)
+}
+
+/// Whether a peer's selectors match a stranger: a pod without labels in a namespace that nobody
+/// names. Whoever admits strangers admits everybody, but for those left out by name.
+pub(super) fn admits_strangers(namespaces: &Selector, pods: &Selector) -> bool {
+    let unlabelled = |it: &Requirement| it.matches_value(None);
+    let unnamed = |it: &Requirement| if it.key == METADATA_NAME { Value::Unnamed.meets(it) } else { unlabelled(it) };
+    namespaces.requirements().iter().all(unnamed) && pods.requirements().iter().all(unlabelled)
 }
 
 /// The label sets of pods that no selector names by a value: for each key some selector looks at,
@@ -103,11 +101,6 @@ impl Value<'_> {
     }
 }
 
-fn requirements<'a>(clause: &Clause<'a>) -> impl Iterator<Item = (bool, &'a Requirement)> + use<'a> {
-    let of_namespace = clause.namespace.into_iter().flat_map(Selector::requirements);
-    of_namespace.map(|it| (true, it)).chain(clause.pod.requirements().iter().map(|it| (false, it)))
-}
-
 /// The combination of this number: its digits, each to the base of its domain's size.
 fn assignment<'a, K: Ord + Copy>(domains: &[(K, Vec<Value<'a>>)], mut number: usize) -> BTreeMap<K, Value<'a>> {
     let mut chosen = BTreeMap::new();
@@ -130,7 +123,7 @@ mod tests {
     }
 
     fn covers(selectors: &[Selector]) -> Option<bool> {
-        covers_everything(&selectors.iter().map(|pod| Clause { namespace: None, pod }).collect::<Vec<_>>())
+        covers_everything(&selectors.iter().collect::<Vec<_>>())
     }
 
     fn of(value: &str) -> Vec<crate::model::Str> {
@@ -155,16 +148,47 @@ mod tests {
     }
 
     #[test]
-    fn demands_on_namespaces_and_on_pods_are_told_apart() {
-        let (has, has_not) = (selector(&[("x", Operator::Exists)]), selector(&[("x", Operator::DoesNotExist)]));
-        let clauses =
-            [Clause { namespace: Some(&has), pod: &Selector::everything() }, Clause { namespace: None, pod: &has_not }];
-        assert_eq!(covers_everything(&clauses), Some(false));
+    fn a_union_over_two_keys_covers_only_if_no_pair_of_values_is_left_out() {
+        let has_a = selector(&[("a", Operator::Exists)]);
+        let (neither, only_b) = (
+            selector(&[("a", Operator::DoesNotExist), ("b", Operator::DoesNotExist)]),
+            selector(&[("a", Operator::DoesNotExist), ("b", Operator::Exists)]),
+        );
+        assert_eq!(covers(&[has_a.clone(), neither.clone(), only_b.clone()]), Some(true));
+        assert_eq!(covers(&[has_a.clone(), neither.clone()]), Some(false));
+        let b_is_not_v = selector(&[("a", Operator::DoesNotExist), ("b", Operator::NotIn(of("v")))]);
+        let b_is_v = selector(&[("a", Operator::DoesNotExist), ("b", Operator::In(of("v")))]);
+        assert_eq!(covers(&[has_a.clone(), b_is_not_v.clone(), b_is_v]), Some(true));
+        assert_eq!(covers(&[has_a, b_is_not_v]), Some(false));
     }
 
     #[test]
-    fn too_many_combinations_leave_the_question_open() {
-        let selectors: Vec<_> = (0..20).map(|n| selector(&[(&format!("k{n}"), Operator::NotIn(of("v")))])).collect();
-        assert_eq!(covers(&selectors), None);
+    fn many_keys_do_not_hide_the_pod_that_is_left_out() {
+        let keys: Vec<String> = (0..20).map(|n| format!("k{n}")).collect();
+        let none_of_them: Vec<_> = keys.iter().map(|key| (key.as_str(), Operator::DoesNotExist)).collect();
+        assert_eq!(covers(&[selector(&none_of_them)]), Some(false));
+        let each_apart: Vec<_> = keys.iter().map(|key| selector(&[(key, Operator::NotIn(of("v")))])).collect();
+        assert_eq!(covers(&each_apart), Some(false));
+    }
+
+    #[test]
+    fn a_search_that_takes_too_long_leaves_the_question_open() {
+        let (has, has_not) = (selector(&[("x", Operator::Exists)]), selector(&[("x", Operator::DoesNotExist)]));
+        let clauses: Vec<Clause<'_>> = [&has, &has_not].map(|it| it.requirements().iter().collect()).to_vec();
+        assert_eq!(super::covers(&clauses, &mut 1), Some(true));
+        assert_eq!(super::covers(&clauses, &mut 0), None);
+    }
+
+    #[test]
+    fn strangers_are_pods_without_labels_in_namespaces_with_a_name_of_their_own() {
+        let everything = Selector::everything();
+        let admits = |operator: Operator| admits_strangers(&selector(&[(METADATA_NAME, operator)]), &everything);
+        assert!(admits(Operator::Exists));
+        assert!(admits(Operator::NotIn(of("kube-system"))));
+        assert!(!admits(Operator::In(of("kube-system"))));
+        assert!(!admits(Operator::DoesNotExist));
+        assert!(admits_strangers(&everything, &selector(&[("quarantined", Operator::DoesNotExist)])));
+        assert!(!admits_strangers(&everything, &selector(&[("app", Operator::Exists)])));
+        assert!(!admits_strangers(&selector(&[("team", Operator::Exists)]), &everything));
     }
 }

@@ -4,18 +4,20 @@ mod misses;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, words, yaml};
+use super::{
+    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, space, words, yaml,
+};
 use crate::cluster::NamespaceState;
 use crate::model::{
-    Change, Direction, Directions, DnsPolicy, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, Operator,
-    PolicyRule, Port, PortSpec, Requirement, Selector, Str, Workload,
+    Change, Direction, Directions, DnsPolicy, FieldPath, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec,
+    PolicyRule, Port, PortSpec, Selector, Str, Workload,
 };
-use crate::netset::{ConnectionSet, IpSet, Protocol};
+use crate::netset::{ConnectionSet, Family, IpSet, Protocol};
 use crate::reach::{Answer, Dns, DnsSource, DnsTarget, Peer, Truth};
 
 /// Reports pods whose policies leave them unable to resolve names.
@@ -182,11 +184,7 @@ impl Rule for DnsBlackhole {
     }
 
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>) {
-        let is_dns_guarded = view
-            .dns()
-            .targets
-            .iter()
-            .any(|target| view.reach().isolating(&target.workload, Direction::Ingress).next().is_some());
+        let is_dns_guarded = guarded_targets(view).next().is_some();
         for namespace in scope.namespaces(view.cluster) {
             let Some(state) = view.cluster.namespace(namespace) else { continue };
             if view.environment.namespaces.is_exempt(namespace) || state.is_terminating() {
@@ -196,6 +194,11 @@ impl Rule for DnsBlackhole {
                 continue;
             }
             let mut push = |subject: Subject, workload: &Workload| {
+                // The API gives no effect to egress rules of policies that isolate ingress only, so
+                // only a pod that is isolated, or DNS pods that are, can be cut off.
+                if !is_dns_guarded && view.reach().isolating(workload, Direction::Egress).next().is_none() {
+                    return;
+                }
                 if let Some((aspect, badness)) = Lookup::of(view, workload).and_then(|lookup| lookup.verdict(view)) {
                     out.push(Violation { namespace: namespace.clone(), subject, aspect, badness });
                 }
@@ -213,9 +216,14 @@ impl Rule for DnsBlackhole {
 
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
         let cluster = moment.view.cluster;
-        let state = cluster.namespace(&violation.namespace);
-        let is_unknown = cluster.foreign_policies(&violation.namespace).next().is_some()
-            || state.is_some_and(|state| state.policies.iter().any(|policy| policy.is_partial));
+        let is_unknown = |namespace: &str| {
+            cluster.foreign_policies(namespace).next().is_some()
+                || cluster.namespace(namespace).is_some_and(|it| it.policies.iter().any(|policy| policy.is_partial))
+        };
+        // Where the DNS pods are isolated, what admits to them is part of the answer.
+        let mut guarded = guarded_targets(moment.view);
+        let is_unknown =
+            is_unknown(&violation.namespace) || guarded.any(|target| is_unknown(&target.workload.namespace));
         // Policies are often applied before the workloads, and the one that closes before the one
         // that opens: no pod is dark yet, and creating one would be judged.
         let is_early = matches!(violation.subject, Subject::Policy(_)) && moment.change.is_some();
@@ -223,14 +231,82 @@ impl Rule for DnsBlackhole {
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
-        let mut groups: BTreeMap<(&Str, &Aspect, u8), Vec<&Violation>> = BTreeMap::new();
+        let view = moment.view;
+        let mut groups: BTreeMap<(Option<&Str>, &Aspect, u8, Stop), Group<'_>> = BTreeMap::new();
         for violation in violations {
-            groups.entry((&violation.namespace, &violation.aspect, violation.badness)).or_default().push(violation);
+            let Some(workload) = workload_of(violation, view) else { continue };
+            let stop = Stop::of(view, &workload, &violation.aspect);
+            // What stops lookups at the DNS pods stops them for everyone alike: it is one finding,
+            // however many namespaces it is about.
+            let namespace = (stop != Stop::AtDns).then_some(&violation.namespace);
+            let group = groups.entry((namespace, &violation.aspect, violation.badness, stop)).or_default();
+            group.violations.push(violation);
+            group.workloads.push(workload);
         }
-        groups
-            .into_iter()
-            .map(|((namespace, _, badness), group)| explain_group(namespace, badness, &group, moment))
-            .collect()
+        let one =
+            |((_, _, badness, stop), group): ((_, _, _, _), Group<'_>)| explain_group(&group, badness, stop, moment);
+        groups.into_iter().map(one).collect()
+    }
+}
+
+/// What one finding is about.
+#[derive(Default)]
+struct Group<'a> {
+    violations: Vec<&'a Violation>,
+    workloads: Vec<Cow<'a, Workload>>,
+}
+
+/// At which end lookups are stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    /// The pod's own policies do not let them out.
+    AtPod,
+    /// The policies of the DNS pods do not let them in.
+    AtDns,
+    /// Both.
+    AtBoth,
+}
+
+impl Stop {
+    fn of(view: &View<'_>, workload: &Workload, aspect: &Aspect) -> Self {
+        let protocol = if *aspect == Aspect::DnsTcpMissing { Protocol::Tcp } else { Protocol::Udp };
+        let port = |target: &DnsTarget<'_>| if protocol == Protocol::Tcp { target.tcp } else { target.udp };
+        let mut ends = Vec::new();
+        for target in &view.dns().targets {
+            let Some(port) = port(target) else { continue };
+            let out = view.reach().side(workload, Direction::Egress, Peer::Workload(&target.workload));
+            let inward = view.reach().side(&target.workload, Direction::Ingress, Peer::Workload(workload));
+            ends.push((out.certain.contains(protocol, port), inward.certain.contains(protocol, port)));
+        }
+        if ends.contains(&(true, false)) {
+            Self::AtDns
+        } else if !ends.is_empty() && ends.iter().all(|(out, inward)| !out && !inward) {
+            Self::AtBoth
+        } else {
+            Self::AtPod
+        }
+    }
+}
+
+/// The pods of DNS that policies isolate.
+fn guarded_targets<'v>(view: &'v View<'_>) -> impl Iterator<Item = &'v DnsTarget<'v>> {
+    let is_guarded =
+        |target: &&DnsTarget<'_>| view.reach().isolating(&target.workload, Direction::Ingress).next().is_some();
+    view.dns().targets.iter().filter(is_guarded)
+}
+
+/// The workload a violation is about; a stand-in where a policy has no pods yet.
+fn workload_of<'a>(violation: &Violation, view: &View<'a>) -> Option<Cow<'a, Workload>> {
+    match &violation.subject {
+        Subject::Workload(id) => {
+            let workload = view.cluster.workload(&violation.namespace, id)?;
+            Some(Cow::Borrowed(workload.as_ref()))
+        }
+        Subject::Policy(name) => {
+            let policy = view.cluster.namespace(&violation.namespace)?.policies.get(name.as_str())?;
+            Some(Cow::Owned(pod_to_come(policy)))
+        }
+        Subject::Namespace => None,
     }
 }
 
@@ -243,13 +319,7 @@ fn policies_without_pods(state: &NamespaceState) -> impl Iterator<Item = &Networ
 
 /// A pod that carries just what a policy selects.
 fn pod_to_come(policy: &NetworkPolicy) -> Workload {
-    let label = |requirement: &Requirement| match &requirement.operator {
-        Operator::In(values) => Some((requirement.key.clone(), values.first()?.clone())),
-        Operator::Exists => Some((requirement.key.clone(), Str::default())),
-        Operator::NotIn(_) | Operator::DoesNotExist | Operator::Unknown(_) => None,
-    };
-    let labels: Labels = policy.pods.requirements().iter().filter_map(label).collect();
-    Workload::bare("Pod", &policy.namespace, &policy.name, labels)
+    Workload::bare("Pod", &policy.namespace, &policy.name, policy.pods.sample())
 }
 
 fn selects_dns(view: &View<'_>, policy: &NetworkPolicy) -> bool {
@@ -285,14 +355,25 @@ impl<'a, 'w> Lookup<'a, 'w> {
                 pods.chain(dns.addresses.iter().map(|ip| Resolver::address(view, workload, *ip))).collect()
             }
             DnsPolicy::None => {
-                let resolver = |ip: &IpAddr| {
-                    if dns.is_cluster_ip(*ip) {
-                        dns.targets.iter().map(|target| Resolver::pod(view, workload, target)).collect()
-                    } else {
+                let pods = || dns.targets.iter().map(|target| Resolver::pod(view, workload, target));
+                let resolvers = |ip: &IpAddr| match dns.source {
+                    _ if dns.is_cluster_ip(*ip) => pods().collect(),
+                    // With no DNS Service known, a private address may well be its.
+                    DnsSource::WellKnown if is_private(*ip) => {
+                        std::iter::once(Resolver::address(view, workload, *ip)).chain(pods()).collect()
+                    }
+                    DnsSource::Service
+                    | DnsSource::ServiceWithoutPods
+                    | DnsSource::Addresses
+                    | DnsSource::WellKnown => {
                         vec![Resolver::address(view, workload, *ip)]
                     }
                 };
-                workload.nameservers.iter().flat_map(resolver).collect::<Vec<_>>()
+                // No policy comes between a pod and a resolver within it.
+                if workload.nameservers.iter().any(IpAddr::is_loopback) {
+                    return None;
+                }
+                workload.nameservers.iter().flat_map(resolvers).collect::<Vec<_>>()
             }
             DnsPolicy::Default | DnsPolicy::Unknown => return None,
         };
@@ -303,11 +384,19 @@ impl<'a, 'w> Lookup<'a, 'w> {
         let best = self.resolvers.iter().map(|resolver| resolver.udp).max()?;
         match best {
             Truth::No => {
-                let badness = if self.may_have_another_way(view) { badness::PRESUMED } else { badness::CERTAIN };
-                return Some((Aspect::DnsUnreachable, badness)).filter(|_| !self.has_link_local_resolver(view));
+                let is_cached = self.admits_a_node_local_cache(view);
+                if is_cached && view.dns().source == DnsSource::WellKnown {
+                    return None;
+                }
+                let is_presumed = is_cached || self.may_have_another_way(view);
+                let badness = if is_presumed { badness::PRESUMED } else { badness::CERTAIN };
+                return Some((Aspect::DnsUnreachable, badness));
             }
             Truth::Maybe => return Some((Aspect::DnsUnreachable, badness::DEPENDS)),
             Truth::Yes => {}
+        }
+        if view.dns().source == DnsSource::WellKnown && self.is_refused_somewhere(view) {
+            return Some((Aspect::DnsUnreachable, badness::PRESUMED));
         }
         // A Service spreads lookups over its pods, so a pod out of reach fails some of them.
         let has_address = self.resolvers.iter().any(|it| it.target.is_none() && it.udp == Truth::Yes);
@@ -335,38 +424,61 @@ impl<'a, 'w> Lookup<'a, 'w> {
     /// Whether something else that this pod may reach could be its DNS after all, where DNS itself
     /// is only presumed: a custom deployment the known objects do not show.
     fn may_have_another_way(&self, view: &View<'_>) -> bool {
+        let is_own =
+            self.workload.dns_policy == DnsPolicy::None && self.workload.nameservers.iter().copied().any(is_private);
         match view.dns().source {
+            // A nameserver the pod names may be a Service's address, and the rule name its pods.
+            DnsSource::Service | DnsSource::Addresses if is_own => self.egress_rules(view).any(|(_, rule)| {
+                let has_pods = rule.peers.iter().flatten().any(|peer| matches!(peer, PeerSpec::Pods { .. }));
+                has_pods && misses::mentions_dns(rule) && admits_dns_port(rule)
+            }),
             DnsSource::Service | DnsSource::Addresses => false,
-            DnsSource::ServiceWithoutPods | DnsSource::WellKnown => view
-                .reach()
-                .isolating(self.workload, Direction::Egress)
-                .flat_map(|policy| policy.egress.iter().map(move |rule| (policy, rule)))
-                .any(|(policy, rule)| {
-                    misses::mentions_dns(rule)
-                        && admits_dns_port(rule)
-                        && misses::peers(view, policy, rule).any(|miss| miss.is_none())
-                }),
+            DnsSource::ServiceWithoutPods | DnsSource::WellKnown => self.egress_rules(view).any(|(policy, rule)| {
+                (misses::mentions_dns(rule) || misses::names_dns(rule))
+                    && admits_dns_port(rule)
+                    && misses::peers(view, policy, rule).any(|miss| miss.is_none())
+            }),
         }
     }
 
-    /// Whether a node-local cache is admitted, where DNS itself is only presumed. Nobody writes a
-    /// link-local address into a policy but for one.
-    fn has_link_local_resolver(&self, view: &View<'_>) -> bool {
-        let link_local = IpSet::from(IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10)))
-            .union(&IpSet::from(IpAddr::V4(Ipv4Addr::new(169, 254, 25, 10))))
-            .union(&IpSet::from(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254))));
-        view.dns().source == DnsSource::WellKnown
-            && view
-                .reach()
-                .side(self.workload, Direction::Egress, Peer::External(&link_local))
-                .possible
-                .contains(Protocol::Udp, 53)
+    /// Whether a node-local cache is admitted: nobody writes a link-local network into a policy but
+    /// for one, and for lookups it takes the place of the DNS pods.
+    fn admits_a_node_local_cache(&self, view: &View<'_>) -> bool {
+        let link_local = IpSet::from(space::LINK_LOCAL);
+        let names_it = |peer: &PeerSpec| match peer {
+            PeerSpec::Block(block) => !block.addresses.is_empty() && link_local.is_superset(&block.addresses),
+            PeerSpec::Pods { .. } | PeerSpec::Unreadable => false,
+        };
+        self.egress_rules(view).any(|(_, rule)| rule.peers.iter().flatten().any(names_it) && admits_dns_port(rule))
     }
+
+    /// Whether pods that carry one of the usual identities of DNS refuse this pod: somebody isolates
+    /// them, so they are there, and the other identities, which nobody isolates, may well not be.
+    fn is_refused_somewhere(&self, view: &View<'_>) -> bool {
+        let refused = |resolver: &Resolver<'_>| {
+            let Some(target) = resolver.target.as_ref() else { return false };
+            let Some(port) = target.udp.filter(|_| resolver.udp == Truth::No) else { return false };
+            let out = view.reach().side(self.workload, Direction::Egress, Peer::Workload(&target.workload));
+            out.certain.contains(Protocol::Udp, port)
+        };
+        self.resolvers.iter().any(refused)
+    }
+
+    fn egress_rules<'v>(&self, view: &View<'v>) -> impl Iterator<Item = (&'v NetworkPolicy, &'v PolicyRule)> + use<'v> {
+        let isolating = view.reach().isolating(self.workload, Direction::Egress);
+        isolating.flat_map(|policy| policy.egress.iter().map(move |rule| (policy, rule)))
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+    space::private(family).iter().any(|network| network.contains(&address))
 }
 
 impl<'a> Resolver<'a> {
     fn pod(view: &View<'a>, workload: &Workload, target: &DnsTarget<'a>) -> Self {
-        let answer = view.reach().connections(Peer::Workload(workload), Peer::Workload(&target.workload));
+        let ports = [(Protocol::Udp, target.udp.unwrap_or(53)), (Protocol::Tcp, target.tcp.unwrap_or(53))];
+        let answer = view.reach().about(&ports).connections(Peer::Workload(workload), Peer::Workload(&target.workload));
         let mut udp = target.udp.map_or(Truth::No, |port| reached(&answer, Protocol::Udp, port));
         let mut tcp = target.tcp.map(|port| reached(&answer, Protocol::Tcp, port));
         let cluster_ips = target.service.map(|service| service.cluster_ips.as_slice()).unwrap_or_default();
@@ -382,7 +494,8 @@ impl<'a> Resolver<'a> {
 
     fn address(view: &View<'a>, workload: &Workload, ip: IpAddr) -> Self {
         let range = IpSet::from(ip);
-        let answer = view.reach().connections(Peer::Workload(workload), Peer::External(&range));
+        let ports = [(Protocol::Udp, 53), (Protocol::Tcp, 53)];
+        let answer = view.reach().about(&ports).connections(Peer::Workload(workload), Peer::External(&range));
         let tcp = Some(reached(&answer, Protocol::Tcp, 53));
         Self { target: None, udp: reached(&answer, Protocol::Udp, 53), tcp }
     }
@@ -409,49 +522,17 @@ fn admits_dns_port(rule: &PolicyRule) -> bool {
     })
 }
 
-fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Moment<'_>) -> Finding {
+fn explain_group(group: &Group<'_>, badness: u8, stop: Stop, moment: &Moment<'_>) -> Finding {
     let view = moment.view;
-    let pods = words::workloads(view.cluster, group);
-    let workloads: Vec<Cow<'_, Workload>> = group
-        .iter()
-        .filter_map(|violation| match &violation.subject {
-            Subject::Workload(id) => view.cluster.workload(namespace, id).map(|found| Cow::Borrowed(found.as_ref())),
-            Subject::Policy(name) => {
-                let policy = view.cluster.namespace(namespace)?.policies.get(name.as_str())?;
-                Some(Cow::Owned(pod_to_come(policy)))
-            }
-            Subject::Namespace => None,
-        })
-        .collect();
-    let workloads: Vec<&Workload> = workloads.iter().map(AsRef::as_ref).collect();
-    let isolating = isolating_policies(view, &workloads);
+    let workloads: Vec<&Workload> = group.workloads.iter().map(AsRef::as_ref).collect();
+    let namespaces: BTreeSet<&Str> = group.violations.iter().map(|violation| &violation.namespace).collect();
+    let namespaces: Vec<&Str> = namespaces.into_iter().collect();
+    let isolating = if stop == Stop::AtDns { Vec::new() } else { isolating_policies(view, &workloads) };
     let culprits = misses::of(view, &isolating);
-    let names: Vec<_> = isolating.iter().map(|policy| format!("`{}`", policy.name)).collect();
-    let by = match isolating.len() {
-        0 => "the policies on the DNS pods do not let them in".to_owned(),
-        1 => format!("NetworkPolicy {} isolates their egress and no policy lets them reach DNS", words::list(&names)),
-        _ => format!("NetworkPolicies {} isolate their egress and none lets them reach DNS", words::some_of(&names)),
-    };
-    let whose = match (pods.as_slice(), isolating.as_slice()) {
-        ([], [policy]) if !policy.pods.is_everything() => {
-            format!("pods with `{}`, of which there are none yet,", policy.pods)
-        }
-        ([], _) => "the pods to come".to_owned(),
-        _ => words::some_of(&pods),
-    };
-    let message = match badness {
-        badness::NO_TCP => format!("in namespace `{namespace}`, {whose} can ask DNS over UDP but not over TCP"),
-        badness::PARTLY => format!("in namespace `{namespace}`, {whose} can reach only some of the DNS pods"),
-        badness::DEPENDS => format!(
-            "in namespace `{namespace}`, {whose} may be unable to resolve names: whether an `ipBlock` admits DNS depends on what enforces the policies"
-        ),
-        badness::PRESUMED => {
-            format!("in namespace `{namespace}`, {whose} can probably not resolve names: {by} as it is usually set up")
-        }
-        _ => format!("in namespace `{namespace}`, {whose} can resolve no name: {by}"),
-    };
-    let (object, path) = place(namespace, moment, &isolating, &culprits);
-    let mut finding = Finding::new(Some(namespace.clone()), object, path, message);
+    let (object, path) = place(&namespaces, moment, &isolating, &culprits);
+    let namespace = if let [namespace] = namespaces.as_slice() { Some((*namespace).clone()) } else { None };
+    let text = message(group, &namespaces, badness, &isolating, stop, view);
+    let mut finding = Finding::new(namespace, object, path, text);
     finding.why = match badness {
         badness::NO_TCP => "answers that do not fit a datagram are asked for again over TCP: lookups with many records fail, and only those",
         badness::PARTLY => "lookups are spread over all DNS pods, so some of them time out, now and then",
@@ -460,20 +541,111 @@ fn explain_group(namespace: &Str, badness: u8, group: &[&Violation], moment: &Mo
     .to_owned();
     finding.evidence.push(describe(view.dns()));
     finding.evidence.extend(culprits.into_iter().map(|miss| miss.text));
-    finding.evidence.extend(refusals(view, &workloads));
-    if let Some(foreign) = view.cluster.foreign_policies(namespace).next() {
+    if stop != Stop::AtPod {
+        finding.evidence.extend(refusals(view, &workloads));
+    }
+    let mut foreign = namespaces.iter().flat_map(|namespace| view.cluster.foreign_policies(namespace));
+    let mut at_dns = guarded_targets(view).flat_map(|it| view.cluster.foreign_policies(&it.workload.namespace));
+    if let Some(foreign) = foreign.next().or_else(|| at_dns.next()) {
         let (kind, name) = (&foreign.kind, &foreign.name);
         finding.evidence.push(format!(
             "{kind} `{name}` may decide this too; its meaning is not judged here, so this is at most a warning"
         ));
     }
-    finding.help = match badness {
-        badness::DEPENDS => "name the pods instead of their addresses, as below; or set `cni.name` in the configuration, so that it need not be guessed".to_owned(),
-        _ if isolating.is_empty() => "let the DNS pods be reached: apply this first".to_owned(),
-        _ => "apply this first: it lets these pods reach DNS and opens nothing else".to_owned(),
+    let apply = if moment.change.is_some() { "apply this first" } else { "apply this as well" };
+    finding.help = match (badness, stop) {
+        (badness::DEPENDS, _) => "name the pods instead of their addresses, as below; or set `cni.name` and `cni.podRanges` in the configuration, so that they need not be guessed".to_owned(),
+        (_, Stop::AtPod) => format!("{apply}: it lets these pods reach DNS and opens nothing else"),
+        (_, Stop::AtDns) => format!("{apply}: it lets every pod ask the DNS pods and opens nothing else"),
+        (_, Stop::AtBoth) => format!("{apply}: it lets these pods reach DNS and every pod ask the DNS pods, and opens nothing else"),
     };
-    finding.fix = if isolating.is_empty() { admit_at_dns(view) } else { allow_dns(view, namespace, &workloads) };
+    let mut documents = Vec::new();
+    if stop != Stop::AtDns {
+        let mut pods: BTreeMap<&Str, Vec<&Workload>> = BTreeMap::new();
+        for workload in workloads {
+            pods.entry(&workload.namespace).or_default().push(workload);
+        }
+        documents.extend(pods.iter().flat_map(|(namespace, workloads)| allow_dns(namespace, workloads, moment)));
+    }
+    if stop != Stop::AtPod {
+        documents.extend(admit_at_dns(moment));
+    }
+    finding.fix = yaml::documents(&documents);
     finding
+}
+
+fn message(
+    group: &Group<'_>,
+    namespaces: &[&Str],
+    badness: u8,
+    isolating: &[&NetworkPolicy],
+    stop: Stop,
+    view: &View<'_>,
+) -> String {
+    let pods = words::workloads(view.cluster, &group.violations);
+    let whose = match (pods.as_slice(), isolating) {
+        ([], [policy]) if !policy.pods.is_everything() => {
+            format!("pods with `{}`, of which there are none yet,", policy.pods)
+        }
+        ([], _) => "pods to come".to_owned(),
+        _ => words::some_of(&pods),
+    };
+    let place = match namespaces {
+        [namespace] => format!("in namespace `{namespace}`, {whose}"),
+        _ => {
+            let named: Vec<_> = namespaces.iter().map(|namespace| format!("`{namespace}`")).collect();
+            format!("workloads of namespaces {}", words::some_of(&named))
+        }
+    };
+    let by = match stop {
+        Stop::AtDns | Stop::AtBoth => {
+            let mut guards: Vec<String> = guarded_targets(view)
+                .flat_map(|target| view.reach().isolating(&target.workload, Direction::Ingress))
+                .map(|policy| format!("`{}/{}`", policy.namespace, policy.name))
+                .collect();
+            guards.sort();
+            guards.dedup();
+            let verb = if guards.len() == 1 { "isolates" } else { "isolate" };
+            format!("{} {verb} the DNS pods and no policy there admits them", policies(&guards))
+        }
+        Stop::AtPod => {
+            let names: Vec<_> = isolating.iter().map(|policy| format!("`{}`", policy.name)).collect();
+            let verb = if names.len() == 1 { "isolates" } else { "isolate" };
+            format!("{} {verb} egress and no policy admits DNS", policies(&names))
+        }
+    };
+    match badness {
+        badness::NO_TCP => format!("{place} can ask DNS over UDP but not over TCP"),
+        badness::PARTLY => format!("{place} can reach only some of the DNS pods"),
+        badness::DEPENDS => format!("{place} may be unable to resolve names: {}", doubt(&group.workloads, view)),
+        badness::PRESUMED => format!("{place} can probably resolve no name: {by} where it usually is"),
+        _ => format!("{place} can resolve no name: {by}"),
+    }
+}
+
+/// ``NetworkPolicy `a` ``, ``NetworkPolicies `a` and `b` ``.
+fn policies(names: &[String]) -> String {
+    let noun = if names.len() == 1 { "NetworkPolicy" } else { "NetworkPolicies" };
+    format!("{noun} {}", words::some_of(names))
+}
+
+/// What the answer depends on that is not known.
+fn doubt(workloads: &[Cow<'_, Workload>], view: &View<'_>) -> String {
+    let targets = view.dns().targets.iter().map(|target| target.workload.as_ref());
+    let ends = workloads.iter().map(AsRef::as_ref).chain(targets);
+    let mut selecting = ends.flat_map(|workload| view.reach().policies_of(workload));
+    if let Some(policy) = selecting.find(|policy| policy.is_partial) {
+        return format!("a part of NetworkPolicy `{}/{}` could not be read", policy.namespace, policy.name);
+    }
+    let mut admitting = workloads
+        .iter()
+        .flat_map(|workload| view.reach().isolating(workload, Direction::Egress))
+        .flat_map(|policy| &policy.egress)
+        .filter(|rule| admits_dns_port(rule));
+    if admitting.any(|rule| rule.peers.iter().flatten().any(|peer| matches!(peer, PeerSpec::Block(_)))) {
+        return "whether an `ipBlock` admits DNS depends on what enforces the policies".to_owned();
+    }
+    "what their policies admit depends on pods or an implementation that is not known".to_owned()
 }
 
 /// The policies that isolate the egress of these workloads, by name.
@@ -537,8 +709,10 @@ fn refusals(view: &View<'_>, workloads: &[&Workload]) -> Vec<String> {
         }
         for policy in view.reach().isolating(&target.workload, Direction::Ingress) {
             lines.push(format!(
-                "NetworkPolicy `{}/{}` isolates the ingress of the DNS pods (`{}`) and does not admit them on UDP {port}",
-                policy.namespace, policy.name, target.workload.id
+                "NetworkPolicy `{}/{}` isolates the ingress of the DNS pods (`{}`) and does not admit these pods on UDP {port}",
+                policy.namespace,
+                policy.name,
+                view.cluster.root_owner(&target.workload)
             ));
         }
     }
@@ -548,57 +722,51 @@ fn refusals(view: &View<'_>, workloads: &[&Workload]) -> Vec<String> {
 }
 
 fn place(
-    namespace: &Str,
+    namespaces: &[&Str],
     moment: &Moment<'_>,
     isolating: &[&NetworkPolicy],
     culprits: &[misses::Miss],
 ) -> (ObjectRef, FieldPath) {
-    let of = |policy: &str| ObjectRef {
+    let of = |namespace: &Str, policy: &Str| ObjectRef {
         kind: "NetworkPolicy".into(),
         namespace: Some(namespace.clone()),
-        name: policy.into(),
-    };
-    let in_change = |reference: &ObjectRef| {
-        let miss = culprits.iter().find(|miss| of(&miss.policy) == *reference);
-        miss.map(|miss| miss.path.clone())
+        name: policy.clone(),
     };
     if let Some((change, _)) = moment.change {
         let reference = change.reference();
-        let path = in_change(&reference).unwrap_or_else(|| match change.after() {
-            Some(Object::NetworkPolicy(policy)) if policy.isolates.egress => FieldPath::new("spec.policyTypes"),
+        let in_change = culprits.iter().find(|miss| of(&miss.namespace, &miss.policy) == reference);
+        let path = in_change.map(|miss| miss.path.clone()).unwrap_or_else(|| match change.after() {
+            Some(Object::NetworkPolicy(policy)) if !isolating.is_empty() && policy.isolates.egress => {
+                FieldPath::new("spec.policyTypes")
+            }
+            Some(Object::NetworkPolicy(policy)) if policy.isolates.ingress => FieldPath::new("spec.ingress"),
             Some(Object::Workload(workload)) => workload.pod_path().field("metadata").field("labels"),
+            Some(Object::Namespace(_)) => FieldPath::new("metadata.labels"),
             _ => FieldPath::root(),
         });
         return (reference, path);
     }
-    match (culprits.first(), isolating.first()) {
-        (Some(miss), _) => (of(&miss.policy), miss.path.clone()),
-        (None, Some(policy)) => (of(&policy.name), FieldPath::new("spec.policyTypes")),
-        (None, None) => {
-            let target = moment.view.dns().targets.first();
-            let guard =
-                target.and_then(|target| moment.view.reach().isolating(&target.workload, Direction::Ingress).next());
-            match guard {
-                Some(policy) => (
-                    ObjectRef {
-                        kind: "NetworkPolicy".into(),
-                        namespace: Some(policy.namespace.clone()),
-                        name: policy.name.clone(),
-                    },
-                    FieldPath::new("spec.ingress"),
-                ),
-                None => (
-                    ObjectRef { kind: "Namespace".into(), namespace: None, name: namespace.clone() },
-                    FieldPath::root(),
-                ),
-            }
+    if let Some(miss) = culprits.first() {
+        return (of(&miss.namespace, &miss.policy), miss.path.clone());
+    }
+    if let Some(policy) = isolating.first() {
+        return (of(&policy.namespace, &policy.name), FieldPath::new("spec.policyTypes"));
+    }
+    let view = moment.view;
+    let guard = guarded_targets(view).find_map(|it| view.reach().isolating(&it.workload, Direction::Ingress).next());
+    match (guard, namespaces.first()) {
+        (Some(policy), _) => (of(&policy.namespace, &policy.name), FieldPath::new("spec.ingress")),
+        (None, namespace) => {
+            let name = namespace.map(|namespace| (*namespace).clone()).unwrap_or_default();
+            (ObjectRef { kind: "Namespace".into(), namespace: None, name }, FieldPath::root())
         }
     }
 }
 
 /// Policies that let the workloads reach DNS. They select what isolating policies select already,
 /// so that no pod is isolated by the mending.
-fn allow_dns(view: &View<'_>, namespace: &Str, workloads: &[&Workload]) -> String {
+fn allow_dns(namespace: &Str, workloads: &[&Workload], moment: &Moment<'_>) -> Vec<String> {
+    let (view, dns) = (moment.view, moment.view.dns());
     let mut selectors: Vec<Selector> = Vec::new();
     for workload in workloads {
         if selectors.iter().any(|selector| selector.matches(&workload.labels)) {
@@ -610,53 +778,55 @@ fn allow_dns(view: &View<'_>, namespace: &Str, workloads: &[&Workload]) -> Strin
             selectors.push(policy.pods.clone());
         }
     }
-    let state = view.cluster.namespace(namespace).map(AsRef::as_ref);
-    let dns = view.dns();
-    let nameservers: Vec<IpAddr> = workloads
-        .iter()
-        .filter(|workload| workload.dns_policy == DnsPolicy::None)
-        .flat_map(|workload| workload.nameservers.iter().copied().filter(|ip| !dns.is_cluster_ip(*ip)))
-        .collect();
-    let rules = if nameservers.is_empty() {
-        yaml::dns_rules(dns)
-    } else {
-        yaml::dns_rules(&Dns { targets: Vec::new(), addresses: nameservers, source: DnsSource::Addresses })
-    };
-    let mut base = yaml::free_name(state, "allow-dns");
-    let mut documents = Vec::new();
-    for (i, selector) in selectors.into_iter().enumerate() {
-        if i > 0 {
-            base = yaml::free_name(state, &format!("allow-dns-{}", i + 1));
-        }
+    let mut names = yaml::FreeNames::of(namespace, moment);
+    let policy = |selector: Selector| {
+        let selected = || workloads.iter().copied().filter(|workload| selector.matches(&workload.labels));
+        let uses_cluster_dns = |workload: &Workload| {
+            workload.dns_policy != DnsPolicy::None || workload.nameservers.iter().any(|ip| dns.is_cluster_ip(*ip))
+        };
+        let mut rules = if selected().any(uses_cluster_dns) { yaml::dns_rules(dns) } else { Vec::new() };
+        rules.extend(yaml::address_rule(&yaml::nameservers(dns, selected())));
         let egress_only = Directions { ingress: false, egress: true };
-        let policy = yaml::isolating(namespace, base.clone(), selector, egress_only, rules.clone());
-        documents.push(yaml::network_policy(&policy));
-    }
-    yaml::documents(&documents)
+        yaml::network_policy(&yaml::isolating(namespace, names.next("allow-dns"), selector, egress_only, rules))
+    };
+    selectors.into_iter().map(policy).collect()
 }
 
-/// A policy on the DNS pods that lets every pod of the cluster ask.
-fn admit_at_dns(view: &View<'_>) -> String {
-    let Some(target) = view.dns().targets.first() else { return String::new() };
-    let namespace = &target.workload.namespace;
-    let state = view.cluster.namespace(namespace).map(AsRef::as_ref);
-    let labels = match target.service.and_then(|service| service.selector.as_ref()) {
-        Some(selector) => selector,
-        None => &target.workload.labels,
-    };
-    let ports = [(Protocol::Udp, target.udp), (Protocol::Tcp, target.tcp.or(target.udp))];
-    let ports =
-        ports.into_iter().filter_map(|(protocol, port)| Some(PortSpec { protocol, port: Port::Range(port?, port?) }));
-    let everyone = crate::model::PeerSpec::Pods {
-        namespaces: Some(Selector::everything()),
-        pods: Selector::everything(),
-        pods_written: false,
-    };
-    let ingress_only = Directions { ingress: true, egress: false };
-    let name = yaml::free_name(state, "allow-dns");
-    let mut policy = yaml::isolating(namespace, name, Selector::from(labels), ingress_only, Vec::new());
-    policy.ingress = vec![PolicyRule { peers: Some(vec![everyone]), ports: Some(ports.collect()) }];
-    yaml::network_policy(&policy)
+/// Policies on the DNS pods that let every pod of the cluster ask: one for each set of labels that
+/// isolated DNS pods are found by.
+fn admit_at_dns(moment: &Moment<'_>) -> Vec<String> {
+    let mut mended: BTreeMap<&Str, Vec<Selector>> = BTreeMap::new();
+    let mut documents = Vec::new();
+    for target in guarded_targets(moment.view) {
+        let namespace = &target.workload.namespace;
+        let labels = match target.service.and_then(|service| service.selector.as_ref()) {
+            Some(selector) => selector,
+            None => &target.workload.labels,
+        };
+        let selector = Selector::from(labels);
+        let known = mended.entry(namespace).or_default();
+        if known.contains(&selector) {
+            continue;
+        }
+        let mut names = yaml::FreeNames::of(namespace, moment);
+        // Those given to the ones before are taken.
+        let name = known.iter().fold(names.next("admit-dns-clients"), |_, _| names.next("admit-dns-clients"));
+        known.push(selector.clone());
+        let ports = [(Protocol::Udp, target.udp), (Protocol::Tcp, target.tcp.or(target.udp))];
+        let ports = ports
+            .into_iter()
+            .filter_map(|(protocol, port)| Some(PortSpec { protocol, port: Port::Range(port?, port?) }));
+        let everyone = PeerSpec::Pods {
+            namespaces: Some(Selector::everything()),
+            pods: Selector::everything(),
+            pods_written: false,
+        };
+        let ingress_only = Directions { ingress: true, egress: false };
+        let mut policy = yaml::isolating(namespace, name, selector, ingress_only, Vec::new());
+        policy.ingress = vec![PolicyRule { peers: Some(vec![everyone]), ports: Some(ports.collect()) }];
+        documents.push(yaml::network_policy(&policy));
+    }
+    documents
 }
 
 /// What a rule's ports come to, in words; named ports by their names.

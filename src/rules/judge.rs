@@ -43,7 +43,7 @@ impl RuleSet {
         let after = before.with(change);
         let before = View::new(&before, &self.environment, now);
         let after = View::new(&after, &self.environment, now);
-        self.run(&change.reference(), |active| {
+        self.run(&change.reference(), before.cluster, |active| {
             let scope = active.rule.scope(change, &before, &after);
             if scope == Scope::Nothing {
                 return Vec::new();
@@ -71,7 +71,7 @@ impl RuleSet {
     pub fn judge_all(&self, cluster: &Cluster, now: Timestamp) -> Vec<Finding> {
         let view = View::new(cluster, &self.environment, now);
         let cluster_itself = ObjectRef { kind: "Cluster".into(), namespace: None, name: "cluster".into() };
-        self.run(&cluster_itself, |active| {
+        self.run(&cluster_itself, cluster, |active| {
             let mut found = Vec::new();
             active.rule.violations(&view, &Scope::Cluster, &mut found);
             self.explain(active, found, &Moment { view: &view, change: None, profile: self.profile, standing: false })
@@ -79,23 +79,24 @@ impl RuleSet {
     }
 
     /// Runs each rule on its own: one that panics becomes a finding, and the others still answer.
-    fn run(&self, reviewed: &ObjectRef, one: impl Fn(&ActiveRule) -> Vec<Finding>) -> Vec<Finding> {
+    fn run(&self, reviewed: &ObjectRef, cluster: &Cluster, one: impl Fn(&ActiveRule) -> Vec<Finding>) -> Vec<Finding> {
         let mut findings = Vec::new();
         for active in &self.rules {
             match catch_unwind(AssertUnwindSafe(|| one(active))) {
                 Ok(found) => findings.extend(found),
-                Err(_) => findings.push(self.rule_failed(active.rule.meta(), reviewed)),
+                Err(_) => findings.push(self.rule_failed(active.rule.meta(), reviewed, cluster)),
             }
         }
         sort(&mut findings);
         findings
     }
 
-    fn rule_failed(&self, failed: &Meta, reviewed: &ObjectRef) -> Finding {
+    fn rule_failed(&self, failed: &Meta, reviewed: &ObjectRef, cluster: &Cluster) -> Finding {
+        let namespace = reviewed.namespace.as_ref().unwrap_or(&reviewed.name);
         let message = format!("rule `{}` ({}) failed while it judged {reviewed}", failed.name, failed.code);
         Finding {
             rule: &CL_RULE_FAILED,
-            action: self.on_error,
+            action: self.on_error.min(self.mode_in(cluster, namespace).ceiling()),
             why:
                 "the rule did not answer, so nothing is known about what it would have said; the other rules did answer"
                     .into(),
@@ -133,17 +134,19 @@ impl RuleSet {
         findings
     }
 
-    /// The mode of a namespace: its label, else the cluster's. While a change to the label itself
-    /// is judged, the stricter of the old and the new one holds, so that nothing slips through
-    /// together with the label that would let it.
+    /// The mode of a namespace: its label, else the cluster's.
+    pub fn mode_in(&self, cluster: &Cluster, namespace: &str) -> Mode {
+        let label = cluster.namespace(namespace).and_then(|state| state.labels.get(Mode::LABEL));
+        label.and_then(|mode| mode.parse().ok()).unwrap_or(self.mode)
+    }
+
+    /// The mode a violation is met with. While a change to the label itself is judged, the
+    /// stricter of the old and the new one holds, so that nothing slips through together with the
+    /// label that would let it.
     fn mode_of(&self, namespace: &str, moment: &Moment<'_>) -> Mode {
-        let label_in = |view: &View<'_>| {
-            let state = view.cluster.namespace(namespace)?;
-            Some(state.labels.get(Mode::LABEL).and_then(|mode| mode.parse().ok()).unwrap_or(self.mode))
-        };
-        let now = label_in(moment.view).unwrap_or(self.mode);
+        let now = self.mode_in(moment.view.cluster, namespace);
         match moment.change {
-            Some((Change::Update(Object::Namespace(_), _), before)) => now.max(label_in(before).unwrap_or(now)),
+            Some((Change::Update(Object::Namespace(_), _), before)) => now.max(self.mode_in(before.cluster, namespace)),
             _ => now,
         }
     }

@@ -6,8 +6,10 @@ use jiff::SignedDuration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::cover::{Clause, covers_everything, matches, nameless_pods};
-use super::{Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, words, yaml};
+use super::cover::{admits_strangers, covers_everything, matches, nameless_pods};
+use super::{
+    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, space, words, yaml,
+};
 use crate::cluster::NamespaceState;
 use crate::model::{
     Change, Direction, Directions, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec,
@@ -95,8 +97,9 @@ use crate::reach::Truth;
 ///
 /// ## When it fires
 /// When a workload or a bare pod is created in an undefended namespace; when a policy is changed or
-/// deleted and a namespace loses its last defence; when a namespace stops being exempt. Creating a
-/// Namespace only warns: it must exist before its policies can.
+/// deleted and a namespace or a workload loses its last defence; when a policy or a label gives a
+/// workload everything back. Creating a Namespace only warns, since it must exist before its
+/// policies can, and so does taking the last policy from one in which nothing runs.
 ///
 /// ## What it does not see
 /// Policies of other systems (Cilium, Calico, AdminNetworkPolicy). Where one may touch the
@@ -137,10 +140,12 @@ impl Default for MissingDefaultDeny {
 mod badness {
     /// It depends on what implements the policies, or could not be worked out.
     pub(super) const UNCERTAIN: u8 = 1;
+    /// Isolated by a policy that names it, in a namespace whose default is open.
+    pub(super) const SHELTERED: u8 = 2;
     /// Isolated, and given everything back.
-    pub(super) const GIVEN_BACK: u8 = 2;
+    pub(super) const GIVEN_BACK: u8 = 3;
     /// Not isolated.
-    pub(super) const NOT_ISOLATED: u8 = 3;
+    pub(super) const NOT_ISOLATED: u8 = 4;
 }
 
 impl Rule for MissingDefaultDeny {
@@ -194,7 +199,7 @@ impl Rule for MissingDefaultDeny {
             }
             for direction in self.directions() {
                 let aspect = Aspect::Undefended(direction);
-                let by_default = Self::default_badness(view, state, direction);
+                let by_default = ByDefault::of(view, state, direction).badness();
                 if let (Some(badness), Scope::Namespace(_) | Scope::Cluster) = (by_default, scope) {
                     out.push(Violation {
                         namespace: namespace.clone(),
@@ -206,8 +211,7 @@ impl Rule for MissingDefaultDeny {
                 let in_scope = state.live_workloads().filter(|workload| scope.covers(namespace, &workload.id));
                 // Policies do not govern pods on their node's network, so none could defend them.
                 for workload in in_scope.filter(|workload| !workload.host_network) {
-                    let badness = by_default.max(self.workload_badness(view, state, workload, direction));
-                    if let Some(badness) = badness {
+                    if let Some(badness) = self.workload_badness(view, state, workload, direction, by_default) {
                         let (subject, aspect) = (Subject::Workload(workload.id.clone()), aspect.clone());
                         out.push(Violation { namespace: namespace.clone(), subject, aspect, badness });
                     }
@@ -222,32 +226,166 @@ impl Rule for MissingDefaultDeny {
         let is_unknown = violation.badness == badness::UNCERTAIN
             || view.cluster.foreign_policies(&violation.namespace).next().is_some()
             || state.is_some_and(|state| state.policies.iter().any(|policy| policy.is_partial));
-        // A namespace must exist before its policies can.
-        let is_bootstrap = match moment.change {
-            Some((change, _)) => matches!(change, Change::Create(Object::Namespace(_))),
-            None => {
-                violation.subject == Subject::Namespace
-                    && state.is_none_or(|state| state.live_workloads().next().is_none())
-            }
-        };
-        if is_unknown || is_bootstrap || self.is_young(moment, state.map(AsRef::as_ref)) {
+        // A namespace must exist before its policies can. Where nothing runs nothing is open, and what
+        // is created there is judged: whoever clears a namespace is not held up.
+        let is_empty = violation.subject == Subject::Namespace
+            && state.is_none_or(|state| state.live_workloads().next().is_none());
+        let is_bootstrap = matches!(moment.change, Some((Change::Create(Object::Namespace(_)), _)));
+        if is_unknown || is_empty || is_bootstrap || self.is_young(moment, state.map(AsRef::as_ref)) {
             return Action::Warn;
         }
         Action::Deny
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
-        // What is open for want of a policy is one finding a namespace; what a policy opens is one
-        // for that policy, which is where it can be mended.
-        let mut groups: BTreeMap<(&Str, Vec<Str>), Vec<&Violation>> = BTreeMap::new();
+        // What is open for want of a policy is one finding a namespace; what policies open is one
+        // for those policies, which is where it can be mended.
+        let mut groups: BTreeMap<(&Str, Cause), Vec<&Violation>> = BTreeMap::new();
         for violation in violations {
-            let openers = Self::openers_of(violation, moment.view);
-            groups.entry((&violation.namespace, openers)).or_default().push(violation);
+            let Some(cause) = Cause::of(violation, moment.view) else { continue };
+            groups.entry((&violation.namespace, cause)).or_default().push(violation);
         }
-        groups
-            .into_iter()
-            .map(|((namespace, openers), group)| self.explain_group(namespace, &openers, &group, moment))
-            .collect()
+        let one = |((namespace, cause), group): ((&Str, Cause), Vec<&Violation>)| {
+            Some(self.explain_group(Group::new(namespace, &cause, group, moment)?, moment))
+        };
+        groups.into_iter().filter_map(one).collect()
+    }
+}
+
+/// What is true of a pod that no policy names by its labels, and so of pods to come.
+enum ByDefault<'a> {
+    /// It is isolated, and not given everything back.
+    Sound,
+    /// Nothing isolates it.
+    Missing,
+    /// Whether it is isolated takes too long to find out.
+    Unknown,
+    /// These policies isolate it and give everything back; perhaps.
+    Opened(Vec<&'a NetworkPolicy>, Truth),
+}
+
+impl<'a> ByDefault<'a> {
+    fn of(view: &View<'_>, state: &'a NamespaceState, direction: Direction) -> Self {
+        let isolating: Vec<&NetworkPolicy> = isolating(state, direction).collect();
+        let selectors: Vec<&Selector> = isolating.iter().map(|policy| &policy.pods).collect();
+        match covers_everything(&selectors) {
+            Some(true) => {}
+            Some(false) => return Self::Missing,
+            None => return Self::Unknown,
+        }
+        if !might_open(&isolating, direction) {
+            return Self::Sound;
+        }
+        let opened = nameless_pods(&selectors).into_iter().map(|pod| {
+            let selecting: Vec<_> = isolating.iter().copied().filter(|policy| matches(&policy.pods, &pod)).collect();
+            let truth = opens(view, &selecting, direction);
+            (selecting, truth)
+        });
+        match opened.max_by_key(|(_, truth)| *truth) {
+            Some((selecting, truth)) if truth > Truth::No => Self::Opened(selecting, truth),
+            Some(_) | None => Self::Sound,
+        }
+    }
+
+    fn badness(&self) -> Option<u8> {
+        match self {
+            Self::Sound => None,
+            Self::Missing => Some(badness::NOT_ISOLATED),
+            Self::Unknown => Some(badness::UNCERTAIN),
+            Self::Opened(_, truth) => given_back(*truth),
+        }
+    }
+}
+
+/// Why somebody is open.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Cause {
+    /// No policy isolates whoever nobody names.
+    Missing,
+    /// Policies of these names give everything back; perhaps, where `is_certain` is not set.
+    Opened { by: Vec<Str>, is_certain: bool },
+}
+
+impl Cause {
+    fn of(violation: &Violation, view: &View<'_>) -> Option<Self> {
+        let state = view.cluster.namespace(&violation.namespace)?;
+        let direction = direction_of(violation)?;
+        if violation.badness == badness::NOT_ISOLATED {
+            return Some(Self::Missing);
+        }
+        let opened = |selecting: &[&NetworkPolicy]| Self::Opened {
+            by: openers(view, selecting, direction).into_iter().map(|policy| policy.name.clone()).collect(),
+            is_certain: violation.badness != badness::UNCERTAIN,
+        };
+        if let Subject::Workload(id) = &violation.subject {
+            let workload = state.workloads.get(id)?;
+            let selecting = isolating(state, direction).filter(|policy| policy.pods.matches(&workload.labels));
+            let selecting: Vec<_> = selecting.collect();
+            if violation.badness != badness::SHELTERED && opens(view, &selecting, direction) > Truth::No {
+                return Some(opened(&selecting));
+            }
+        }
+        Some(match ByDefault::of(view, state, direction) {
+            ByDefault::Opened(selecting, _) => opened(&selecting),
+            ByDefault::Sound | ByDefault::Missing | ByDefault::Unknown => Self::Missing,
+        })
+    }
+}
+
+/// The policies among these that give everything back: each that does so alone, else the fewest
+/// that do together.
+fn openers<'a>(view: &View<'_>, selecting: &[&'a NetworkPolicy], direction: Direction) -> Vec<&'a NetworkPolicy> {
+    let whole = opens(view, selecting, direction);
+    let alone: Vec<_> = selecting.iter().copied().filter(|policy| opens(view, &[policy], direction) == whole).collect();
+    if !alone.is_empty() {
+        return alone;
+    }
+    let mut needed = selecting.to_vec();
+    for policy in selecting {
+        let rest: Vec<_> = needed.iter().copied().filter(|other| other.name != policy.name).collect();
+        if opens(view, &rest, direction) == whole {
+            needed = rest;
+        }
+    }
+    needed
+}
+
+/// What one finding is about.
+struct Group<'a> {
+    namespace: &'a Str,
+    state: &'a NamespaceState,
+    violations: Vec<&'a Violation>,
+    directions: Vec<Direction>,
+    /// The policies that give everything back; none where the default-deny is missing.
+    openers: Vec<&'a NetworkPolicy>,
+    is_certain: bool,
+    /// The workloads that are open now; the others are sheltered by policies that name them.
+    open: Vec<String>,
+    sheltered: Vec<String>,
+}
+
+impl<'a> Group<'a> {
+    fn new(namespace: &'a Str, cause: &Cause, violations: Vec<&'a Violation>, moment: &'a Moment<'_>) -> Option<Self> {
+        let cluster = moment.view.cluster;
+        let state = cluster.namespace(namespace)?;
+        let mut directions: Vec<Direction> = violations.iter().filter_map(|it| direction_of(it)).collect();
+        directions.sort_unstable();
+        directions.dedup();
+        let (sheltered, open): (Vec<_>, Vec<_>) =
+            violations.iter().copied().partition(|it| it.badness == badness::SHELTERED);
+        let (open, sheltered) = (words::workloads(cluster, &open), words::workloads(cluster, &sheltered));
+        let (by, is_certain) = match cause {
+            Cause::Missing => (&[][..], violations.iter().any(|it| it.badness != badness::UNCERTAIN)),
+            Cause::Opened { by, is_certain } => (by.as_slice(), *is_certain),
+        };
+        let openers = by.iter().filter_map(|name| state.policies.get(name.as_str())).map(AsRef::as_ref).collect();
+        let sheltered = sheltered.into_iter().filter(|workload| !open.contains(workload)).collect();
+        Some(Self { namespace, state, violations, directions, openers, is_certain, open, sheltered })
+    }
+
+    /// Whether pods to come are concerned, and not only workloads that a policy names.
+    fn is_about_default(&self) -> bool {
+        self.violations.iter().any(|it| it.subject == Subject::Namespace)
     }
 }
 
@@ -261,44 +399,25 @@ impl MissingDefaultDeny {
         })
     }
 
-    /// How badly off a pod is that no selector names, and any pod to come: the namespace's default.
-    fn default_badness(view: &View<'_>, state: &NamespaceState, direction: Direction) -> Option<u8> {
-        let isolating: Vec<&NetworkPolicy> = isolating(state, direction).collect();
-        let clauses: Vec<_> = isolating.iter().map(|policy| Clause { namespace: None, pod: &policy.pods }).collect();
-        match covers_everything(&clauses) {
-            Some(true) => {}
-            Some(false) => return Some(badness::NOT_ISOLATED),
-            None => return Some(badness::UNCERTAIN),
-        }
-        if !might_open(&isolating, direction) {
-            return None;
-        }
-        let selectors: Vec<&Selector> = isolating.iter().map(|policy| &policy.pods).collect();
-        let pods = nameless_pods(&selectors);
-        let worst = pods.iter().map(|pod| {
-            let selecting: Vec<_> = isolating.iter().copied().filter(|policy| matches(&policy.pods, pod)).collect();
-            opens(view, &selecting, direction)
-        });
-        given_back(worst.max()?)
-    }
-
-    /// How badly off one workload is, in a namespace whose default is sound.
+    /// How badly off one workload is, in a namespace whose default is this bad.
     fn workload_badness(
         &self,
         view: &View<'_>,
         state: &NamespaceState,
         workload: &Workload,
         direction: Direction,
+        by_default: Option<u8>,
     ) -> Option<u8> {
+        let selecting: Vec<_> =
+            isolating(state, direction).filter(|policy| policy.pods.matches(&workload.labels)).collect();
+        if selecting.is_empty() {
+            return Some(badness::NOT_ISOLATED);
+        }
         if self.is_unrestricted(&workload.labels) {
             return None;
         }
-        let selecting: Vec<_> =
-            isolating(state, direction).filter(|policy| policy.pods.matches(&workload.labels)).collect();
-        if selecting.is_empty() || !might_open(&selecting, direction) {
-            return None;
-        }
-        given_back(opens(view, &selecting, direction))
+        let own = if might_open(&selecting, direction) { opens(view, &selecting, direction) } else { Truth::No };
+        given_back(own).max(by_default.map(|bad| bad.min(badness::SHELTERED)))
     }
 
     fn is_unrestricted(&self, pod: &Labels) -> bool {
@@ -310,122 +429,83 @@ impl MissingDefaultDeny {
     fn is_young(&self, moment: &Moment<'_>, state: Option<&NamespaceState>) -> bool {
         let Some((Change::Create(Object::Workload(_)), _)) = moment.change else { return false };
         let created = state.and_then(|state| state.object.as_ref()).and_then(|namespace| namespace.created);
-        created.is_some_and(|created| moment.view.now.duration_since(created) < self.grace)
+        // A clock that is behind the API server's makes nothing younger than new.
+        let age = |created| moment.view.now.duration_since(created).max(SignedDuration::ZERO);
+        created.is_some_and(|created| age(created) < self.grace)
     }
 
-    /// The names of the policies that give everything back to whom a violation is about; none
-    /// where nothing isolates it.
-    fn openers_of(violation: &Violation, view: &View<'_>) -> Vec<Str> {
-        let Some(state) = view.cluster.namespace(&violation.namespace) else { return Vec::new() };
-        let Some(direction) = direction_of(violation) else { return Vec::new() };
-        if violation.badness == badness::NOT_ISOLATED {
-            return Vec::new();
-        }
-        let concerns = |policy: &NetworkPolicy| match &violation.subject {
-            Subject::Workload(id) => {
-                state.workloads.get(id).is_some_and(|workload| policy.pods.matches(&workload.labels))
-            }
-            Subject::Namespace | Subject::Policy(_) => true,
-        };
-        isolating(state, direction)
-            .filter(|policy| concerns(policy) && opens(view, &[policy], direction) != Truth::No)
-            .map(|policy| policy.name.clone())
-            .collect()
-    }
-
-    fn explain_group(&self, namespace: &Str, openers: &[Str], group: &[&Violation], moment: &Moment<'_>) -> Finding {
+    fn explain_group(&self, group: Group<'_>, moment: &Moment<'_>) -> Finding {
         let view = moment.view;
-        let state = view.cluster.namespace(namespace).map(AsRef::as_ref);
-        let mut directions: Vec<Direction> = group.iter().filter_map(|it| direction_of(it)).collect();
-        directions.sort_unstable();
-        directions.dedup();
-        let workloads = words::workloads(view.cluster, group);
-        let is_isolated = group.iter().all(|it| it.badness < badness::NOT_ISOLATED);
-        let openers: Vec<Opener<'_>> = openers
-            .iter()
-            .filter_map(|name| state?.policies.get(name.as_str()))
-            .map(|policy| Opener { policy, directions: directions.clone() })
-            .collect();
-
-        let (object, path) = self.place(namespace, group, moment, openers.first());
-        let mut finding = Finding::new(
-            Some(namespace.clone()),
-            object,
-            path,
-            message(namespace, group, &directions, &workloads, moment, &openers),
-        );
-        finding.why = why(&directions, is_isolated);
-        finding.evidence = evidence(state, &directions, &openers);
-        if let Some(foreign) = view.cluster.foreign_policies(namespace).next() {
+        let (object, path) = self.place(&group, moment);
+        let mut finding = Finding::new(Some(group.namespace.clone()), object, path, message(&group, moment));
+        finding.why = why(&group.directions, !group.openers.is_empty());
+        finding.evidence = evidence(&group);
+        if let Some(foreign) = view.cluster.foreign_policies(group.namespace).next() {
             finding.evidence.push(format!(
                 "{} `{}` may isolate these pods too; its meaning is not judged here, so this is at most a warning",
                 foreign.kind, foreign.name
             ));
         }
-        if is_isolated && openers.is_empty() {
-            finding.help = "no single policy opens these pods, but together they do: compare their rules without peers and their wide blocks, and narrow one of them".to_owned();
-        } else if is_isolated {
-            let names: Vec<_> = openers.iter().map(|opener| format!("`{}`", opener.policy.name)).collect();
+        if group.openers.is_empty() {
+            let then = if moment.change.is_some_and(|(change, _)| change.operation() == Operation::Create) {
+                ", then repeat the request"
+            } else {
+                ""
+            };
+            let and = if group.directions.contains(&Direction::Egress) { " and lets them resolve names" } else { "" };
+            let first = if moment.change.is_some() { " first" } else { "" };
             finding.help = format!(
-                "narrow or delete {}: policies only add up, so no further policy takes back what it gives. What is below keeps the isolation and drops the rules that admit everything; name in it the peers that are needed",
-                words::list(&names)
+                "apply this policy{first}{then}. It isolates every pod of `{}`{and}: connections the workloads need must be admitted by policies of their own",
+                group.namespace
             );
-            finding.fix = yaml::documents(&openers.iter().map(|opener| opener.narrowed(view)).collect::<Vec<_>>());
+            finding.fix = yaml::network_policy(&default_deny(&group, moment));
         } else {
+            let names: Vec<_> = group.openers.iter().map(|policy| format!("`{}`", policy.name)).collect();
             finding.help = format!(
-                "apply this policy first{}. It isolates every pod of `{namespace}`{}: connections the workloads need must be admitted by policies of their own",
-                if moment.change.is_some_and(|(change, _)| change.operation() == Operation::Create) {
-                    ", then repeat the request"
-                } else {
-                    ""
-                },
-                if directions.contains(&Direction::Egress) { " and lets them resolve names" } else { "" },
+                "narrow or delete {}: policies only add up, so no further policy takes back what {} give{}. What is below keeps the isolation and drops the rules that admit everything; name in it the peers that are needed",
+                words::list(&names),
+                if names.len() == 1 { "it" } else { "they" },
+                if names.len() == 1 { "s" } else { "" },
             );
-            finding.fix = yaml::network_policy(&default_deny(view, namespace, state, &directions));
+            let narrowed = narrowed(&group, view);
+            finding.fix = yaml::documents(&narrowed.iter().map(yaml::network_policy).collect::<Vec<_>>());
         }
         finding
     }
 
     /// The object to look at, and where in it.
-    fn place(
-        &self,
-        namespace: &Str,
-        group: &[&Violation],
-        moment: &Moment<'_>,
-        opener: Option<&Opener<'_>>,
-    ) -> (ObjectRef, FieldPath) {
-        let policy_ref = |policy: &NetworkPolicy| ObjectRef {
-            kind: "NetworkPolicy".into(),
-            namespace: Some(policy.namespace.clone()),
-            name: policy.name.clone(),
-        };
+    fn place(&self, group: &Group<'_>, moment: &Moment<'_>) -> (ObjectRef, FieldPath) {
+        let opener = group.openers.first();
         if let Some((change, _)) = moment.change {
-            let path = match (change.after(), opener) {
-                (Some(Object::NetworkPolicy(policy)), Some(opener)) if opener.policy.name == policy.name => {
-                    opener.path()
+            let path = match change.after() {
+                Some(Object::NetworkPolicy(policy)) => {
+                    match group.openers.iter().find(|opener| opener.name == policy.name) {
+                        Some(opener) => opening_path(opener, &group.directions),
+                        None => self.lacking_field(policy),
+                    }
                 }
-                (Some(Object::NetworkPolicy(policy)), _) => self.lacking_field(policy),
                 _ => FieldPath::root(),
             };
             return (change.reference(), path);
         }
+        let of = |kind: &str, namespace: Option<&Str>, name: &Str| ObjectRef {
+            kind: kind.into(),
+            namespace: namespace.cloned(),
+            name: name.clone(),
+        };
         if let Some(opener) = opener {
-            return (policy_ref(opener.policy), opener.path());
+            let path = opening_path(opener, &group.directions);
+            return (of("NetworkPolicy", Some(group.namespace), &opener.name), path);
         }
-        let workload = group.iter().find_map(|violation| match &violation.subject {
+        let workload = group.violations.iter().find_map(|violation| match &violation.subject {
             Subject::Workload(id) => Some(id),
             Subject::Namespace | Subject::Policy(_) => None,
         });
-        let state = moment.view.cluster.namespace(namespace);
-        match (state.and_then(|state| state.object.as_ref()), workload) {
-            (None, Some(id)) => (
-                ObjectRef { kind: id.kind.clone(), namespace: Some(namespace.clone()), name: id.name.clone() },
-                FieldPath::root(),
-            ),
-            (Some(_), _) | (None, None) => {
-                (ObjectRef { kind: "Namespace".into(), namespace: None, name: namespace.clone() }, FieldPath::root())
-            }
-        }
+        let object = match (&group.state.object, workload) {
+            (None, Some(id)) => of(&id.kind, Some(group.namespace), &id.name),
+            (Some(_), _) | (None, None) => of("Namespace", None, group.namespace),
+        };
+        (object, FieldPath::root())
     }
 
     /// The field that keeps a policy from being a default-deny.
@@ -437,75 +517,102 @@ impl MissingDefaultDeny {
     }
 }
 
-/// A policy that gives everything back.
-struct Opener<'a> {
-    policy: &'a NetworkPolicy,
-    directions: Vec<Direction>,
+/// The rule by which a policy gives everything back, or the list of those that do together.
+fn opening_path(policy: &NetworkPolicy, directions: &[Direction]) -> FieldPath {
+    let opening = directions.iter().copied().find(|direction| !policy.rules(*direction).is_empty());
+    let direction = opening.unwrap_or(Direction::Ingress);
+    match policy.rules(direction) {
+        [_] => NetworkPolicy::rule_path(direction, 0),
+        rules => match rules.iter().position(|rule| rule.peers.is_none() && tcp_ports(rule) > MOST_PORTS) {
+            Some(rule) => NetworkPolicy::rule_path(direction, rule),
+            None => FieldPath::root().field("spec").field(direction.field()),
+        },
+    }
 }
 
-impl Opener<'_> {
-    fn path(&self) -> FieldPath {
-        let direction = self.directions.first().copied().unwrap_or(Direction::Ingress);
-        match self.policy.rules(direction) {
-            [_] => NetworkPolicy::rule_path(direction, 0),
-            rules => match rules.iter().position(|rule| rule.peers.is_none() && tcp_ports(rule) > MOST_PORTS) {
-                Some(rule) => NetworkPolicy::rule_path(direction, rule),
-                None => FieldPath::root().field("spec").field(direction.field()),
-            },
-        }
-    }
-
-    /// The policy without the rules that open it: first those that name nobody, then those that
-    /// name addresses, until what is left opens it no more.
-    fn narrowed(&self, view: &View<'_>) -> String {
-        let mut policy = self.policy.clone();
-        for &direction in &self.directions {
-            while opens(view, &[&policy], direction) != Truth::No {
-                let rules = match direction {
-                    Direction::Ingress => &mut policy.ingress,
-                    Direction::Egress => &mut policy.egress,
-                };
-                let has_block =
-                    |rule: &PolicyRule| rule.peers.iter().flatten().any(|peer| matches!(peer, PeerSpec::Block(_)));
-                let culprit = rules
-                    .iter()
-                    .position(|rule| rule.peers.is_none() && tcp_ports(rule) > MOST_PORTS)
-                    .or_else(|| rules.iter().position(|rule| rule.peers.is_none()))
-                    .or_else(|| rules.iter().position(has_block));
-                let Some(culprit) = culprit else { break };
-                rules.remove(culprit);
+/// The policies without what opens them: the widest rule or block first, until what is left of all
+/// of them gives nothing back. A rule left without peers goes, since it would admit everyone.
+fn narrowed(group: &Group<'_>, view: &View<'_>) -> Vec<NetworkPolicy> {
+    let mut policies: Vec<NetworkPolicy> = group.openers.iter().map(|policy| (*policy).clone()).collect();
+    for &direction in &group.directions {
+        while opens(view, &policies.iter().collect::<Vec<_>>(), direction) != Truth::No {
+            let widest = policies.iter().enumerate().flat_map(|(p, policy)| {
+                let rules = policy.rules(direction).iter().enumerate();
+                rules.flat_map(move |(r, rule)| widths(rule).into_iter().map(move |(peer, width)| (p, r, peer, width)))
+            });
+            let Some((p, r, peer, _)) = widest.max_by(|a, b| a.3.total_cmp(&b.3)) else { break };
+            let Some(policy) = policies.get_mut(p) else { break };
+            let rules = match direction {
+                Direction::Ingress => &mut policy.ingress,
+                Direction::Egress => &mut policy.egress,
+            };
+            let is_last = match (rules.get_mut(r).and_then(|rule| rule.peers.as_mut()), peer) {
+                (Some(peers), Some(peer)) => {
+                    peers.remove(peer);
+                    peers.is_empty()
+                }
+                (None, _) | (_, None) => true,
+            };
+            if is_last {
+                rules.remove(r);
             }
         }
-        if self.directions.contains(&Direction::Egress) {
-            // What is dropped let the pods resolve names.
-            yaml::add_rules(&mut policy.egress, yaml::dns_rules(view.dns()));
-        }
-        yaml::network_policy(&policy)
     }
+    for (policy, written) in policies.iter_mut().zip(&group.openers) {
+        if policy.egress != written.egress {
+            // What is dropped let the pods resolve names.
+            let selected = group.state.live_workloads().filter(|workload| policy.pods.matches(&workload.labels));
+            let rules = yaml::resolver_rules(view.dns(), selected.map(AsRef::as_ref));
+            yaml::add_rules(&mut policy.egress, rules);
+        }
+    }
+    let changed = policies.into_iter().zip(&group.openers).filter(|(policy, written)| policy != **written);
+    changed.map(|(policy, _)| policy).collect()
 }
 
-fn message(
-    namespace: &str,
-    group: &[&Violation],
-    directions: &[Direction],
-    workloads: &[String],
-    moment: &Moment<'_>,
-    openers: &[Opener<'_>],
-) -> String {
+/// How much a rule admits, apart for each peer that may be dropped: its share of addresses times
+/// its ports. A rule without peers is one, and as wide as can be.
+fn widths(rule: &PolicyRule) -> Vec<(Option<usize>, f64)> {
+    let ports = f64::from(tcp_ports(rule));
+    let Some(peers) = &rule.peers else { return vec![(None, ports)] };
+    let blocks = peers.iter().enumerate().filter_map(|(i, peer)| match peer {
+        PeerSpec::Block(block) => {
+            let share = Family::ALL.into_iter().map(|family| space::share(&block.addresses, family)).sum::<f64>();
+            Some((Some(i), share * ports))
+        }
+        PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
+    });
+    blocks.collect()
+}
+
+fn message(group: &Group<'_>, moment: &Moment<'_>) -> String {
+    let Group { namespace, directions, openers, is_certain, open, sheltered, .. } = group;
     let ways = words::directions(directions);
-    let whose = if workloads.is_empty() { "every pod to come".to_owned() } else { words::some_of(workloads) };
-    if group.iter().all(|it| it.badness == badness::UNCERTAIN) {
-        return format!(
-            "namespace `{namespace}` may have no effective default-deny for {ways}: it depends on what enforces the policies ({whose})"
-        );
+    let whose = match (open.as_slice(), sheltered.as_slice()) {
+        ([], []) => "every pod to come".to_owned(),
+        ([], sheltered) if !group.is_about_default() => words::some_of(sheltered),
+        ([], _) => "every pod to come".to_owned(),
+        (open, _) => words::some_of(open),
+    };
+    if !openers.is_empty() {
+        let names: Vec<_> = openers.iter().map(|policy| format!("`{}`", policy.name)).collect();
+        let (by, s) = (policies(&names), if names.len() == 1 { "s" } else { "" });
+        let together = if names.len() == 1 { "" } else { " together" };
+        if !is_certain {
+            return format!(
+                "in namespace `{namespace}`, {by}{together} may give all {ways} back to {whose}: it depends on what enforces the policies"
+            );
+        }
+        if open.is_empty() && !sheltered.is_empty() && !group.is_about_default() {
+            return format!(
+                "in namespace `{namespace}`, {by}{together} give{s} all {ways} back by default: only policies of its own protect {whose}"
+            );
+        }
+        return format!("in namespace `{namespace}`, {by}{together} give{s} all {ways} back to {whose}");
     }
-    let given_back = group.iter().all(|it| it.badness < badness::NOT_ISOLATED);
-    if given_back {
-        let names: Vec<_> = openers.iter().map(|opener| format!("`{}`", opener.policy.name)).collect();
-        let by = if names.is_empty() { "its policies together".to_owned() } else { policies(&names) };
-        let verb = if names.len() == 1 { "gives" } else { "give" };
+    if !is_certain {
         return format!(
-            "in namespace `{namespace}` {by} {verb} all {ways} back to {whose}: the default-deny has no effect"
+            "namespace `{namespace}` may have no default-deny for {ways}: its selectors are too many to tell"
         );
     }
     match moment.change {
@@ -514,14 +621,23 @@ fn message(
             _,
         )) if !moment.standing => {
             let doing = if change.operation() == Operation::Delete { "deleting" } else { "changing" };
-            format!(
-                "{doing} NetworkPolicy `{}` takes the last default-deny for {ways} from namespace `{namespace}`, and opens {whose}",
-                change.reference().name
-            )
+            let name = change.reference().name;
+            if group.is_about_default() {
+                format!(
+                    "{doing} NetworkPolicy `{name}` takes the last default-deny for {ways} from namespace `{namespace}` and opens {whose}"
+                )
+            } else {
+                format!(
+                    "{doing} NetworkPolicy `{name}` takes the last isolation of {ways} from {whose} in namespace `{namespace}`"
+                )
+            }
         }
         Some((Change::Create(Object::Namespace(_)), _)) => {
             format!("namespace `{namespace}` starts without a default-deny for {ways}")
         }
+        Some(_) | None if open.is_empty() && !sheltered.is_empty() => format!(
+            "namespace `{namespace}` has no default-deny for {ways}: its policies isolate only the pods they name"
+        ),
         Some(_) | None => format!("namespace `{namespace}` has no default-deny for {ways}, which leaves {whose} open"),
     }
 }
@@ -532,7 +648,7 @@ fn policies(names: &[String]) -> String {
     format!("{noun} {}", words::some_of(names))
 }
 
-fn why(directions: &[Direction], is_isolated: bool) -> String {
+fn why(directions: &[Direction], is_given_back: bool) -> String {
     let exposure = match directions {
         [Direction::Ingress] => "any pod of the cluster can connect to these pods",
         [Direction::Egress] => "these pods can connect to anything, inside the cluster and out of it",
@@ -540,7 +656,7 @@ fn why(directions: &[Direction], is_isolated: bool) -> String {
             "any pod of the cluster can connect to these pods, and they can connect to anything, inside the cluster and out of it"
         }
     };
-    if is_isolated {
+    if is_given_back {
         format!("the union of the policies is what counts, and it admits everything: {exposure}")
     } else {
         format!("a pod that no policy isolates is open: {exposure}")
@@ -548,24 +664,24 @@ fn why(directions: &[Direction], is_isolated: bool) -> String {
 }
 
 /// What there is in place of a default-deny, policy by policy.
-fn evidence(state: Option<&NamespaceState>, directions: &[Direction], openers: &[Opener<'_>]) -> Vec<String> {
+fn evidence(group: &Group<'_>) -> Vec<String> {
+    let Group { state, directions, openers, .. } = group;
+    let everything = if openers.len() == 1 { "admits everything" } else { "admits much" };
     let mut lines: Vec<String> = openers
         .iter()
-        .map(|opener| {
+        .map(|policy| {
             format!(
-                "NetworkPolicy `{}` (`{}`) selects {} and admits everything as {}",
-                opener.policy.name,
-                opener.path(),
-                selection(&opener.policy.pods),
-                words::directions(&opener.directions)
+                "NetworkPolicy `{}` selects {} and {everything} in `{}`",
+                policy.name,
+                selection(&policy.pods),
+                opening_path(policy, directions)
             )
         })
         .collect();
-    let Some(state) = state else { return lines };
     if state.policies.is_empty() {
         lines.push("the namespace has no NetworkPolicy at all".to_owned());
     }
-    let known = |policy: &NetworkPolicy| openers.iter().any(|opener| opener.policy.name == policy.name);
+    let known = |policy: &NetworkPolicy| openers.iter().any(|opener| opener.name == policy.name);
     for policy in state.policies.iter().filter(|policy| !known(policy)).take(8) {
         for &direction in directions {
             if !policy.isolates.contains(direction) {
@@ -596,18 +712,15 @@ fn selection(pods: &Selector) -> String {
 
 /// The policy that mends a namespace: it isolates every pod, and lets names be resolved where it
 /// closes egress, so that applying it breaks nothing that DNS alone needs.
-fn default_deny(
-    view: &View<'_>,
-    namespace: &Str,
-    state: Option<&NamespaceState>,
-    directions: &[Direction],
-) -> NetworkPolicy {
+fn default_deny(group: &Group<'_>, moment: &Moment<'_>) -> NetworkPolicy {
     let isolates = Directions {
-        ingress: directions.contains(&Direction::Ingress),
-        egress: directions.contains(&Direction::Egress),
+        ingress: group.directions.contains(&Direction::Ingress),
+        egress: group.directions.contains(&Direction::Egress),
     };
-    let egress = if isolates.egress { yaml::dns_rules(view.dns()) } else { Vec::new() };
-    yaml::isolating(namespace, yaml::free_name(state, "default-deny"), Selector::everything(), isolates, egress)
+    let workloads = group.state.live_workloads().map(AsRef::as_ref);
+    let egress = if isolates.egress { yaml::resolver_rules(moment.view.dns(), workloads) } else { Vec::new() };
+    let name = yaml::FreeNames::of(group.namespace, moment).next("default-deny");
+    yaml::isolating(group.namespace, name, Selector::everything(), isolates, egress)
 }
 
 fn direction_of(violation: &Violation) -> Option<Direction> {
@@ -626,8 +739,8 @@ fn given_back(opens: Truth) -> Option<u8> {
     }
 }
 
-/// More than half of a protocol's ports: a policy that leaves out a few still gives everything back.
-const MOST_PORTS: u32 = 32767;
+/// A policy that admits more of a protocol's ports than this leaves out a few at most: half of them.
+const MOST_PORTS: u32 = 32766;
 
 /// How many TCP ports a rule admits at most; overlapping ranges count twice.
 fn tcp_ports(rule: &PolicyRule) -> u32 {
@@ -699,26 +812,35 @@ fn admits_everyone(view: &View<'_>, rules: &[&PolicyRule]) -> Truth {
         return Truth::Yes;
     }
     let peers = || rules.iter().flat_map(|rule| rule.peers.iter().flatten());
-    let addresses = peers().fold(IpSet::empty(), |all, peer| match peer {
-        PeerSpec::Block(block) => all.union(&block.addresses),
-        PeerSpec::Pods { .. } | PeerSpec::Unreadable => all,
+    let blocks = peers().filter_map(|peer| match peer {
+        PeerSpec::Block(block) => Some(&block.addresses),
+        PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
     });
-    if Family::ALL.into_iter().all(|family| addresses.share(family) <= 0.5) {
+    let addresses = IpSet::union_of(blocks);
+    let wide: Vec<Family> = Family::ALL.into_iter().filter(|family| space::share(&addresses, *family) > 0.5).collect();
+    if wide.is_empty() {
         return Truth::No;
     }
-    let clauses: Vec<Clause<'_>> = peers()
-        .filter_map(|peer| match peer {
-            PeerSpec::Pods { namespaces: Some(namespaces), pods, .. } => {
-                Some(Clause { namespace: Some(namespaces), pod: pods })
-            }
-            PeerSpec::Pods { namespaces: None, .. } | PeerSpec::Block(_) | PeerSpec::Unreadable => None,
-        })
-        .collect();
-    if covers_everything(&clauses) == Some(true) {
+    let mut selectors = peers().filter_map(|peer| match peer {
+        PeerSpec::Pods { namespaces: Some(namespaces), pods, .. } => Some((namespaces, pods)),
+        PeerSpec::Pods { namespaces: None, .. } | PeerSpec::Block(_) | PeerSpec::Unreadable => None,
+    });
+    if selectors.any(|(namespaces, pods)| admits_strangers(namespaces, pods)) {
         return Truth::Yes;
     }
     // Blocks may cover the pods as well.
-    let pods = view.environment.cni.pod_addresses();
-    let covers_pods = if pods.is_empty() { Truth::Yes } else { addresses.is_superset(&pods).into() };
-    view.environment.cni.blocks_match_pods().and(covers_pods)
+    let covers_pods = wide.into_iter().any(|family| covers_pods(view, &addresses, family));
+    view.environment.cni.blocks_match_pods().and(covers_pods.into())
+}
+
+/// Whether addresses hold most of each range pods of a family may live in: those configured, else
+/// every private network. Whoever leaves out one of these has narrowed the block.
+fn covers_pods(view: &View<'_>, addresses: &IpSet, family: Family) -> bool {
+    let configured = &view.environment.cni.pod_ranges;
+    let ranges = if configured.is_empty() {
+        space::private(family)
+    } else {
+        configured.iter().copied().filter(|range| space::family(*range) == family).collect()
+    };
+    !ranges.is_empty() && ranges.into_iter().all(|range| space::share_of(range, addresses) > 0.5)
 }

@@ -17,6 +17,8 @@ mod judge;
 mod missing_default_deny;
 mod plaintext_mtls;
 mod registry;
+mod space;
+mod testing;
 mod violation;
 mod wildcard_ip_block;
 mod words;

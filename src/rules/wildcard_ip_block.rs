@@ -1,19 +1,20 @@
 //! NP003.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::space::{self, METADATA_SERVICE, share};
 use super::{Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, words, yaml};
 use crate::cluster::NamespaceState;
 use crate::model::{
-    Change, Direction, FieldPath, IpBlock, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec, PolicyRule, Port,
-    PortSpec, Str,
+    Change, Direction, FieldPath, IpBlock, Labels, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec, PolicyRule,
+    Port, PortSpec, Str, Workload,
 };
-use crate::netset::{Family, IntervalSet, IpSet, Protocol};
+use crate::netset::{Family, IpSet, Protocol};
 use crate::reach::Truth;
 
 /// Reports IP blocks that admit most of an address space.
@@ -73,11 +74,13 @@ use crate::reach::Truth;
 /// ```
 ///
 /// ## When it fires
-/// When a policy is created or changed and one of its directions, or all policies of a pod together,
-/// admit more of a family than `maxShare`; when a workload comes under such policies.
+/// When a policy is created or changed and it, or all policies of a pod together, admit more of a
+/// family than `maxShare` in one direction; when a workload comes under policies that do so only
+/// together.
 ///
 /// ## What it does not see
-/// Rules without peers, which admit everyone and are no block: `missing-default-deny` judges those.
+/// Policies of other systems: where one may touch the namespace, the finding says so and is at most a
+/// warning. Rules without peers, which admit everyone and are no block: `missing-default-deny` judges those.
 /// `everyone: true` counts them here too.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -163,19 +166,29 @@ impl Rule for WildcardIpBlock {
     }
 
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
+        let cluster = moment.view.cluster;
+        let Some(state) = cluster.namespace(&violation.namespace) else { return Action::Warn };
         // A policy that could not be read in full may admit less than it seems to.
-        let state = moment.view.cluster.namespace(&violation.namespace);
-        let Subject::Policy(name) = &violation.subject else { return Action::Deny };
-        let policy = state.and_then(|state| state.policies.get(name.as_str()));
-        if policy.is_some_and(|policy| policy.is_partial) { Action::Warn } else { Action::Deny }
+        let is_partial = self.behind(violation, state).iter().any(|policy| policy.is_partial);
+        let is_foreign = cluster.foreign_policies(&violation.namespace).next().is_some();
+        if is_partial || is_foreign { Action::Warn } else { Action::Deny }
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
         // A policy's two families and directions are one finding; so are pods wide by the same policies.
         let mut groups: BTreeMap<(&Str, Vec<Str>), Vec<&Violation>> = BTreeMap::new();
         for violation in violations {
-            let policies = self.policies_behind(violation, moment);
-            groups.entry((&violation.namespace, policies)).or_default().push(violation);
+            let Some(state) = moment.view.cluster.namespace(&violation.namespace) else { continue };
+            let policies = self.behind(violation, state);
+            // Pods under a policy that is wide by itself are that policy's finding.
+            if let (Subject::Workload(_), Aspect::WideBlock(direction, family)) =
+                (&violation.subject, &violation.aspect)
+                && policies.iter().any(|it| self.excess(&self.admitted(it, *direction), *family).is_some())
+            {
+                continue;
+            }
+            let names = policies.iter().map(|policy| policy.name.clone()).collect();
+            groups.entry((&violation.namespace, names)).or_default().push(violation);
         }
         groups
             .into_iter()
@@ -211,53 +224,48 @@ impl WildcardIpBlock {
         if admitted.is_empty() {
             return;
         }
-        for family in Family::ALL {
-            let mut push = |subject: Subject, share: u8| {
-                let (namespace, aspect) = (state.name.clone(), Aspect::WideBlock(direction, family));
-                out.push(Violation { namespace, subject, aspect, badness: share });
-            };
-            if let Scope::Namespace(_) | Scope::Cluster = scope {
-                for (policy, addresses) in &admitted {
-                    if let Some(share) = self.excess(addresses, family) {
-                        push(Subject::Policy(policy.name.clone()), share);
-                    }
+        let union_for = |pod: &Labels| {
+            let selecting = admitted.iter().filter(|(policy, _)| policy.pods.matches(pod));
+            IpSet::union_of(selecting.map(|(_, addresses)| addresses))
+        };
+        let mut push = |subject: &Subject, addresses: &IpSet| {
+            for family in Family::ALL {
+                if let Some(badness) = self.excess(addresses, family) {
+                    let (namespace, aspect) = (state.name.clone(), Aspect::WideBlock(direction, family));
+                    out.push(Violation { namespace, subject: subject.clone(), aspect, badness });
                 }
             }
-            // Only where no single policy is wide can several be wide together.
-            for workload in state.live_workloads().filter(|workload| scope.covers(&state.name, &workload.id)) {
-                if workload.host_network {
-                    continue;
-                }
-                let selecting: Vec<_> =
-                    admitted.iter().filter(|(policy, _)| policy.pods.matches(&workload.labels)).collect();
-                if selecting.iter().any(|(_, addresses)| self.excess(addresses, family).is_some()) {
-                    continue;
-                }
-                let union = selecting.iter().fold(IpSet::empty(), |all, (_, addresses)| all.union(addresses));
-                if let Some(share) = self.excess(&union, family) {
-                    push(Subject::Workload(workload.id.clone()), share);
-                }
+        };
+        if let Scope::Namespace(_) | Scope::Cluster = scope {
+            for (policy, addresses) in &admitted {
+                let selects = |workload: &Workload| policy.pods.matches(&workload.labels);
+                let is_unused = !state.live_workloads().any(|workload| selects(workload));
+                let addresses = if is_unused && self.is_narrow(addresses) {
+                    Cow::Owned(union_for(&policy.pods.sample()))
+                } else {
+                    Cow::Borrowed(addresses)
+                };
+                push(&Subject::Policy(policy.name.clone()), &addresses);
+            }
+        }
+        // Workloads under a policy that is wide by itself are among them, so that what stood can be
+        // told from what is new; they are not told apart from that policy.
+        for workload in state.live_workloads().filter(|workload| scope.covers(&state.name, &workload.id)) {
+            if !workload.host_network {
+                push(&Subject::Workload(workload.id.clone()), &union_for(&workload.labels));
             }
         }
     }
 
+    /// Whether addresses are few enough, of either family.
+    fn is_narrow(&self, addresses: &IpSet) -> bool {
+        Family::ALL.into_iter().all(|family| self.excess(addresses, family).is_none())
+    }
+
     /// The addresses a policy admits by blocks, less those that may be.
     fn admitted(&self, policy: &NetworkPolicy, direction: Direction) -> IpSet {
-        let mut addresses = IpSet::empty();
-        for rule in policy.rules(direction) {
-            match &rule.peers {
-                Some(peers) => {
-                    for peer in peers {
-                        if let PeerSpec::Block(block) = peer {
-                            addresses = addresses.union(&block.addresses);
-                        }
-                    }
-                }
-                None if self.everyone => addresses = IpSet::full(),
-                None => {}
-            }
-        }
-        if self.allow.is_empty() { addresses } else { addresses.subtract(&self.allow.iter().copied().collect()) }
+        let parts: Vec<_> = policy.rules(direction).iter().flat_map(|rule| self.parts(rule)).collect();
+        IpSet::union_of(parts.iter().map(|(_, addresses)| addresses))
     }
 
     /// The share of a family in percent, rounded up, where it is more than may be.
@@ -272,21 +280,26 @@ impl WildcardIpBlock {
     }
 
     /// The policies a violation comes from.
-    fn policies_behind(&self, violation: &Violation, moment: &Moment<'_>) -> Vec<Str> {
-        let Some(state) = moment.view.cluster.namespace(&violation.namespace) else { return Vec::new() };
+    fn behind<'a>(&self, violation: &Violation, state: &'a NamespaceState) -> Vec<&'a NetworkPolicy> {
         let Aspect::WideBlock(direction, family) = violation.aspect else { return Vec::new() };
-        let contributes = |policy: &NetworkPolicy| {
-            policy.isolates.contains(direction) && !self.admitted(policy, direction).only(family).is_empty()
-        };
-        match &violation.subject {
-            Subject::Policy(name) => vec![name.clone()],
-            Subject::Workload(id) => {
-                let Some(workload) = state.workloads.get(id) else { return Vec::new() };
-                let selecting = state.policies.iter().filter(|policy| policy.pods.matches(&workload.labels));
-                selecting.filter(|policy| contributes(policy)).map(|policy| policy.name.clone()).collect()
+        let labels = match &violation.subject {
+            Subject::Workload(id) => state.workloads.get(id).map(|workload| workload.labels.clone()),
+            Subject::Policy(name) => {
+                let Some(policy) = state.policies.get(name.as_str()) else { return Vec::new() };
+                if self.excess(&self.admitted(policy, direction), family).is_some() {
+                    return vec![policy];
+                }
+                Some(policy.pods.sample())
             }
-            Subject::Namespace => Vec::new(),
-        }
+            Subject::Namespace => None,
+        };
+        let Some(labels) = labels else { return Vec::new() };
+        let contributes = |policy: &&NetworkPolicy| {
+            policy.isolates.contains(direction)
+                && policy.pods.matches(&labels)
+                && !self.admitted(policy, direction).only(family).is_empty()
+        };
+        state.policies.iter().map(AsRef::as_ref).filter(contributes).collect()
     }
 
     fn explain_group(
@@ -309,8 +322,6 @@ impl WildcardIpBlock {
             .collect();
         facets.sort_unstable();
         facets.dedup();
-        let &(direction, family, _) = facets.first()?;
-        let union = policies.iter().fold(IpSet::empty(), |all, policy| all.union(&self.admitted(policy, direction)));
         let blocks: Vec<WrittenBlock<'_>> =
             policies.iter().flat_map(|policy| written_blocks(policy, &facets, self.everyone)).collect();
 
@@ -318,20 +329,19 @@ impl WildcardIpBlock {
         let shares: Vec<_> = facets
             .iter()
             .map(|(direction, family, _)| {
-                let union =
-                    policies.iter().fold(IpSet::empty(), |all, policy| all.union(&self.admitted(policy, *direction)));
+                let union = self.union(&policies, *direction);
                 let (percent, count) = (share(&union, *family) * 100.0, words::addresses(union.count(*family)));
-                let verb = match direction {
+                let preposition = match direction {
                     Direction::Ingress => "from",
                     Direction::Egress => "to",
                 };
-                format!("{} {verb} {percent:.0} % of {family} ({count} addresses)", direction.field())
+                format!("{direction} {preposition} {percent:.0} % of {family} ({count} addresses)")
             })
             .collect();
         let workloads = words::workloads(view.cluster, group);
         let (subject, verb) = match policies.as_slice() {
             [_] => (format!("NetworkPolicy {}", words::list(&names)), "admits"),
-            _ => (format!("NetworkPolicies {} together", words::list(&names)), "admit"),
+            _ => (format!("NetworkPolicies {} together", words::some_of(&names)), "admit"),
         };
         let whose = if workloads.is_empty() { String::new() } else { format!(" for {}", words::some_of(&workloads)) };
         let message = format!("in namespace `{namespace}`, {subject} {verb} {}{whose}", words::list(&shares));
@@ -357,52 +367,143 @@ impl WildcardIpBlock {
         let mut finding = Finding::new(Some(namespace.clone()), reference, path, message);
         finding.why = why(&facets);
         finding.evidence = blocks.iter().take(8).map(WrittenBlock::describe).collect();
-        finding.evidence.extend(inside(view, &union, family));
+        for (direction, family, _) in &facets {
+            for note in inside(view, &self.union(&policies, *direction), *direction, *family) {
+                if !finding.evidence.contains(&note) {
+                    finding.evidence.push(note);
+                }
+            }
+        }
+        if let Some(foreign) = view.cluster.foreign_policies(namespace).next() {
+            finding.evidence.push(format!(
+                "{} `{}` may deny some of it; its meaning is not judged here, so this is at most a warning",
+                foreign.kind, foreign.name
+            ));
+        }
+        let (wide, narrowed) = self.narrowed(view, state, &policies, &facets);
+        let wide: Vec<_> = wide.into_iter().map(|path| format!("`{path}`")).collect();
         finding.help = format!(
-            "name the networks that are needed in place of {}, or list them under `rules.wildcard-ip-block.allow` in the configuration. What is below is the same without the wide blocks: it closes what they open, so add the needed networks to it first",
-            words::some_of(&blocks.iter().map(|block| format!("`{}`", block.path)).collect::<Vec<_>>()),
+            "name the networks that are needed in place of {}, or list them under `rules.wildcard-ip-block.allow` in the configuration. What is below is the same without {}: it closes what {}, so add the needed networks to it first",
+            words::some_of(&wide),
+            if wide.len() == 1 { "it" } else { "these" },
+            if wide.len() == 1 { "it opens" } else { "they open" },
         );
-        finding.fix = yaml::documents(&policies.iter().map(|policy| self.narrowed(view, policy)).collect::<Vec<_>>());
+        finding.fix = yaml::documents(&narrowed.iter().map(yaml::network_policy).collect::<Vec<_>>());
         Some(finding)
     }
 
-    /// The policy without its wide blocks. A rule that is left without peers goes too: an empty
-    /// list would admit everyone.
-    fn narrowed(&self, view: &View<'_>, policy: &NetworkPolicy) -> String {
-        let mut policy = policy.clone();
-        let keep = |rule: &mut PolicyRule| match &mut rule.peers {
-            Some(peers) => {
-                peers.retain(|peer| !matches!(peer, PeerSpec::Block(block) if self.is_wide_part(block)));
-                !peers.is_empty()
-            }
-            None => !self.everyone,
-        };
-        policy.ingress.retain_mut(keep);
-        let before = policy.egress.clone();
-        policy.egress.retain_mut(keep);
-        let admits_dns = |rule: &PolicyRule| {
-            let is_dns = |spec: &PortSpec| match spec.port {
-                Port::All => true,
-                Port::Range(first, last) => first <= 53 && 53 <= last,
-                Port::Named(_) | Port::Unreadable => false,
-            };
-            rule.ports
-                .as_ref()
-                .is_none_or(|ports| ports.iter().any(|spec| spec.protocol == Protocol::Udp && is_dns(spec)))
-        };
-        if before.iter().any(|rule| !policy.egress.contains(rule) && admits_dns(rule)) {
-            // A rule that is dropped may have been what let the pods resolve names.
-            yaml::add_rules(&mut policy.egress, yaml::dns_rules(view.dns()));
-        }
-        yaml::network_policy(&policy)
+    fn union(&self, policies: &[&NetworkPolicy], direction: Direction) -> IpSet {
+        let admitted: Vec<_> = policies.iter().map(|policy| self.admitted(policy, direction)).collect();
+        IpSet::union_of(&admitted)
     }
 
-    /// Whether a block is one of those that add up to too much: wider than a private network needs.
-    fn is_wide_part(&self, block: &IpBlock) -> bool {
-        let allowed: IpSet = self.allow.iter().copied().collect();
-        let left = block.addresses.subtract(&allowed);
-        Family::ALL.into_iter().any(|family| share(&left, family) > 1.0 / 256.0)
+    /// The policies without as many of their blocks, the widest first, as it takes to be narrow
+    /// again, and the paths of these. A rule that is left without peers goes too: an empty list
+    /// would admit everyone.
+    fn narrowed(
+        &self,
+        view: &View<'_>,
+        state: &NamespaceState,
+        policies: &[&NetworkPolicy],
+        facets: &[(Direction, Family, u8)],
+    ) -> (Vec<FieldPath>, Vec<NetworkPolicy>) {
+        let mut dropped: Vec<Place> = Vec::new();
+        for &(direction, family, _) in facets {
+            let mut places: Vec<(f64, Place, IpSet)> = Vec::new();
+            for (p, policy) in policies.iter().enumerate() {
+                for (r, rule) in policy.rules(direction).iter().enumerate() {
+                    for (peer, addresses) in self.parts(rule) {
+                        let size = share(&addresses, family);
+                        if size > 0.0 {
+                            places.push((size, Place { policy: p, direction, rule: r, peer }, addresses));
+                        }
+                    }
+                }
+            }
+            places.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+            let mut left = places.as_slice();
+            while let [(_, widest, _), rest @ ..] = left
+                && self.excess(&IpSet::union_of(left.iter().map(|(_, _, addresses)| addresses)), family).is_some()
+            {
+                dropped.push(widest.clone());
+                left = rest;
+            }
+        }
+        dropped.sort();
+        dropped.dedup();
+        let mut paths = Vec::new();
+        let mut narrowed = Vec::new();
+        for (p, written) in policies.iter().enumerate() {
+            let mut policy = (*written).clone();
+            // From the last to the first, so that the places of those before stay.
+            for Place { direction, rule, peer, .. } in dropped.iter().rev().filter(|it| it.policy == p) {
+                paths.push(match peer {
+                    Some(peer) => NetworkPolicy::peer_path(*direction, *rule, *peer).field("ipBlock"),
+                    None => NetworkPolicy::rule_path(*direction, *rule),
+                });
+                let rules = match direction {
+                    Direction::Ingress => &mut policy.ingress,
+                    Direction::Egress => &mut policy.egress,
+                };
+                let is_last = match (rules.get_mut(*rule).and_then(|rule| rule.peers.as_mut()), *peer) {
+                    (Some(peers), Some(peer)) => {
+                        peers.remove(peer);
+                        peers.is_empty()
+                    }
+                    (None, _) | (_, None) => true,
+                };
+                if is_last {
+                    rules.remove(*rule);
+                }
+            }
+            if written.egress.iter().any(|rule| !policy.egress.contains(rule) && admits_dns(rule)) {
+                // A rule that is dropped may have been what let the pods resolve names.
+                let selected = state.live_workloads().filter(|workload| policy.pods.matches(&workload.labels));
+                yaml::add_rules(&mut policy.egress, yaml::resolver_rules(view.dns(), selected.map(AsRef::as_ref)));
+            }
+            if policy != **written {
+                narrowed.push(policy);
+            }
+        }
+        paths.reverse();
+        (paths, narrowed)
     }
+
+    /// What each peer of a rule counts for, less what may be admitted.
+    fn parts(&self, rule: &PolicyRule) -> Vec<(Option<usize>, IpSet)> {
+        let allowed: IpSet = self.allow.iter().copied().collect();
+        match &rule.peers {
+            Some(peers) => {
+                let blocks = peers.iter().enumerate().filter_map(|(i, peer)| match peer {
+                    PeerSpec::Block(block) => Some((Some(i), block.addresses.subtract(&allowed))),
+                    PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
+                });
+                blocks.collect()
+            }
+            None if self.everyone => vec![(None, IpSet::full().subtract(&allowed))],
+            None => Vec::new(),
+        }
+    }
+}
+
+/// Where something that counts stands: the number of its policy, the rule, and the peer; without a
+/// peer, the rule itself.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    policy: usize,
+    direction: Direction,
+    rule: usize,
+    peer: Option<usize>,
+}
+
+/// Whether a rule admits what may be DNS.
+fn admits_dns(rule: &PolicyRule) -> bool {
+    let is_dns = |spec: &PortSpec| match spec.port {
+        Port::All => true,
+        Port::Range(first, last) => [53, 5353].iter().any(|port| (first..=last).contains(port)),
+        Port::Named(_) | Port::Unreadable => false,
+    };
+    rule.ports.as_ref().is_none_or(|ports| ports.iter().any(|spec| spec.protocol == Protocol::Udp && is_dns(spec)))
 }
 
 /// A block as a policy writes it.
@@ -477,58 +578,30 @@ fn why(facets: &[(Direction, Family, u8)]) -> String {
     }
 }
 
-/// The part of a family that is admitted, from 0.0 to 1.0. Of IPv6 only `2000::/3` is handed out, so
-/// the share is that of it, where that is larger.
-fn share(addresses: &IpSet, family: Family) -> f64 {
-    let whole = addresses.share(family);
-    match family {
-        Family::V4 => whole,
-        Family::V6 => {
-            let in_use = IntervalSet::range(0x2000 << 112, (0x4000 << 112) - 1);
-            whole.max(addresses.v6.intersect(&in_use).count() / in_use.count())
-        }
-    }
-}
-
-/// The address at which clouds hand a machine's credentials to whoever asks.
-const METADATA_SERVICE: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
-
 /// What of note lies inside: the metadata service, private networks, the pods' own range.
-fn inside(view: &View<'_>, addresses: &IpSet, family: Family) -> Vec<String> {
+fn inside(view: &View<'_>, addresses: &IpSet, direction: Direction, family: Family) -> Vec<String> {
     let mut notes = Vec::new();
-    if addresses.contains(METADATA_SERVICE) {
+    if direction == Direction::Egress && family == Family::V4 && addresses.contains(METADATA_SERVICE) {
         notes.push(format!(
             "the metadata service {METADATA_SERVICE}, which hands out the node's credentials, is inside"
         ));
     }
-    let private: &[&str] = match family {
-        Family::V4 => &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"],
-        Family::V6 => &["fc00::/7"],
-    };
-    let within = |net: &&&str| net.parse::<IpNet>().is_ok_and(|net| addresses.overlaps(&IpSet::from(net)));
-    let private: Vec<_> = private.iter().filter(within).map(|net| format!("`{net}`")).collect();
+    let within = |net: &IpNet| addresses.overlaps(&IpSet::from(*net));
+    let named = |nets: Vec<IpNet>| nets.iter().filter(|net| within(net)).map(|net| format!("`{net}`")).collect();
+    let private: Vec<String> = named(space::private(family));
     if !private.is_empty() {
         notes.push(format!("private networks are inside: {}", words::list(&private)));
     }
     let cni = &view.environment.cni;
-    let ranges: Vec<_> = cni
-        .pod_ranges
-        .iter()
-        .filter(|range| addresses.overlaps(&IpSet::from(**range)))
-        .map(|range| format!("`{range}`"))
-        .collect();
+    let own = cni.pod_ranges.iter().copied().filter(|range| space::family(*range) == family).collect();
+    let ranges: Vec<String> = named(own);
     if !ranges.is_empty() {
+        let (s, are) = if ranges.len() == 1 { ("", "is") } else { ("s", "are") };
+        let what = format!("the pods' own range{s} {} {are} inside", words::list(&ranges));
         notes.push(match cni.blocks_match_pods() {
-            Truth::Yes => format!("the pods' own range {} is inside, so it admits every pod too", words::list(&ranges)),
-            Truth::No => {
-                format!("the pods' own range {} is inside, but blocks do not admit pods here", words::list(&ranges))
-            }
-            Truth::Maybe => {
-                format!(
-                    "the pods' own range {} is inside: on most implementations it admits every pod too",
-                    words::list(&ranges)
-                )
-            }
+            Truth::Yes => format!("{what}, so it admits every pod too"),
+            Truth::No => format!("{what}, but blocks do not admit pods here"),
+            Truth::Maybe => format!("{what}: on most implementations it admits every pod too"),
         });
     }
     notes

@@ -1,11 +1,13 @@
 //! Objects written out as YAML that can be applied as it is.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
-use crate::cluster::NamespaceState;
+use super::Moment;
 use crate::model::{
-    Direction, Directions, IpBlock, Labels, METADATA_NAME, NetworkPolicy, Operator, PeerSpec, PolicyRule, Port,
-    PortSpec, Requirement, Selector, Str,
+    Direction, Directions, DnsPolicy, IpBlock, Labels, METADATA_NAME, NetworkPolicy, Operator, PeerSpec, PolicyRule,
+    Port, PortSpec, Requirement, Selector, Str, Workload,
 };
 use crate::netset::Protocol;
 use crate::reach::Dns;
@@ -147,12 +149,52 @@ pub(super) fn scalar(text: &str) -> String {
     if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
 }
 
-/// The first of these names that no policy of the namespace has yet, so that applying a suggested
-/// policy never overwrites one.
-pub(super) fn free_name(state: Option<&NamespaceState>, base: &str) -> Str {
-    let is_free = |name: &str| state.is_none_or(|state| state.policies.get(name).is_none());
-    let numbered = (2..).map(|n| format!("{base}-{n}"));
-    std::iter::once(base.to_owned()).chain(numbered).find(|name| is_free(name)).unwrap_or_default().into()
+/// Names for suggested policies. None is one that a policy of the namespace has, or had before the
+/// change that is judged: applying a suggestion overwrites nothing, and the change does not take it
+/// away again.
+pub(super) struct FreeNames<'a> {
+    taken: BTreeSet<&'a str>,
+    given: BTreeSet<Str>,
+}
+
+impl<'a> FreeNames<'a> {
+    pub(super) fn of(namespace: &str, moment: &'a Moment<'_>) -> Self {
+        let before = moment.change.map(|(_, before)| before);
+        let states = [Some(moment.view), before].into_iter().flatten().filter_map(|it| it.cluster.namespace(namespace));
+        let taken = states.flat_map(|state| state.policies.iter()).map(|policy| policy.name.as_str()).collect();
+        Self { taken, given: BTreeSet::new() }
+    }
+
+    /// This name, or the first of it with a number that is free.
+    pub(super) fn next(&mut self, base: &str) -> Str {
+        let numbered = (2..).map(|n| Str::from(format!("{base}-{n}")));
+        let is_free = |name: &Str| !self.taken.contains(name.as_str()) && !self.given.contains(name);
+        let name = std::iter::once(base.into()).chain(numbered).find(is_free).unwrap_or_default();
+        self.given.insert(name.clone());
+        name
+    }
+}
+
+/// The egress rules that let pods of which nothing is known, and these workloads, resolve names.
+pub(super) fn resolver_rules<'w>(dns: &Dns<'_>, workloads: impl IntoIterator<Item = &'w Workload>) -> Vec<PolicyRule> {
+    let mut rules = dns_rules(dns);
+    rules.extend(address_rule(&nameservers(dns, workloads)));
+    rules
+}
+
+/// The nameservers that workloads name themselves: neither a Service's address, which is cluster
+/// DNS again, nor one within the pod.
+pub(super) fn nameservers<'w>(dns: &Dns<'_>, workloads: impl IntoIterator<Item = &'w Workload>) -> Vec<IpAddr> {
+    let own = workloads.into_iter().filter(|workload| workload.dns_policy == DnsPolicy::None);
+    let named: BTreeSet<IpAddr> = own.flat_map(|workload| workload.nameservers.iter().copied()).collect();
+    named.into_iter().filter(|ip| !ip.is_loopback() && !dns.is_cluster_ip(*ip)).collect()
+}
+
+/// A rule that lets pods ask at these addresses; none without an address.
+pub(super) fn address_rule(addresses: &[IpAddr]) -> Option<PolicyRule> {
+    let blocks: Vec<_> = addresses.iter().map(|ip| PeerSpec::Block(IpBlock::new((*ip).into(), Vec::new()))).collect();
+    let ports = [Protocol::Udp, Protocol::Tcp].map(|protocol| PortSpec { protocol, port: Port::Range(53, 53) });
+    (!blocks.is_empty()).then(|| PolicyRule { peers: Some(blocks), ports: Some(ports.to_vec()) })
 }
 
 /// The egress rules that let pods resolve names in this cluster.
@@ -166,6 +208,11 @@ pub(super) fn dns_rules(dns: &Dns<'_>) -> Vec<PolicyRule> {
         | crate::reach::DnsSource::Addresses => dns.targets.as_slice(),
     };
     for target in targets {
+        if target.workload.host_network {
+            // Selectors do not reach a pod on its node's network; its address does.
+            rules.extend(address_rule(&target.workload.ips));
+            continue;
+        }
         let labels = match target.service.and_then(|service| service.selector.as_ref()) {
             Some(selector) => selector.clone(),
             None => target.workload.labels.clone(),
@@ -188,11 +235,7 @@ pub(super) fn dns_rules(dns: &Dns<'_>) -> Vec<PolicyRule> {
             rules.push(rule);
         }
     }
-    if !dns.addresses.is_empty() {
-        let blocks = dns.addresses.iter().map(|ip| PeerSpec::Block(IpBlock::new((*ip).into(), Vec::new())));
-        let ports = [Protocol::Udp, Protocol::Tcp].map(|protocol| PortSpec { protocol, port: Port::Range(53, 53) });
-        rules.push(PolicyRule { peers: Some(blocks.collect()), ports: Some(ports.to_vec()) });
-    }
+    rules.extend(address_rule(&dns.addresses));
     rules
 }
 

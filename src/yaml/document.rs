@@ -535,6 +535,8 @@ impl Document {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -660,7 +662,6 @@ mod tests {
 
     #[test]
     fn aliases_of_aliases_are_bounded() {
-        use std::fmt::Write as _;
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..30 {
             let below = format!("*a{}, ", level - 1).repeat(9);
@@ -799,17 +800,19 @@ spec:
         match value {
             Value::Object(entries) if !entries.is_empty() => {
                 for (key, value) in entries {
-                    out.push_str(&format!("\n{pad}{}:", Value::from(key.clone())));
+                    let _ = write!(out, "\n{pad}{}:", Value::from(key.clone()));
                     dump(value, indent + 2, out);
                 }
             }
             Value::Array(items) if !items.is_empty() => {
                 for item in items {
-                    out.push_str(&format!("\n{pad}-"));
+                    let _ = write!(out, "\n{pad}-");
                     dump(item, indent + 2, out);
                 }
             }
-            scalar_or_empty => out.push_str(&format!(" {scalar_or_empty}")),
+            scalar_or_empty => {
+                let _ = write!(out, " {scalar_or_empty}");
+            }
         }
     }
 

@@ -13,16 +13,17 @@ use portcullis::yaml::Source;
 use serde_json::Value;
 
 /// A place whose bytes come from outside.
-pub struct Target {
+#[allow(dead_code, reason = "a fuzz target is built for one of them")]
+pub(crate) struct Target {
     /// The name of its corpus and its fuzz target.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Feeds it, and panics if what comes back is wrong.
-    pub feed: fn(&[u8]),
+    pub(crate) feed: fn(&[u8]),
 }
 
 /// All of them.
 #[allow(dead_code, reason = "a fuzz target is built for one of them")]
-pub const TARGETS: [Target; 3] = [
+pub(crate) const TARGETS: [Target; 3] = [
     Target { name: "validate", feed: validate },
     Target { name: "check", feed: check },
     Target { name: "configuration", feed: configuration },
@@ -46,7 +47,7 @@ fn now() -> Timestamp {
 }
 
 /// The body of a request to `/validate`.
-pub fn validate(body: &[u8]) {
+pub(crate) fn validate(body: &[u8]) {
     let answer = admission::review(&RULES, &CLUSTER, body, now());
     let json: Value = serde_json::from_slice(&answer.body).expect("every answer is JSON");
     let failed = answer.record.findings.iter().any(|(rule, _)| *rule == CL_RULE_FAILED.name);
@@ -71,7 +72,7 @@ pub fn validate(body: &[u8]) {
 }
 
 /// A file given to `portcullis check`.
-pub fn check(bytes: &[u8]) {
+pub(crate) fn check(bytes: &[u8]) {
     let (source, problem) = Source::decode("file.yaml".to_owned(), bytes.to_vec());
     if problem.is_some() {
         return;
@@ -98,7 +99,7 @@ pub fn check(bytes: &[u8]) {
 }
 
 /// The configuration file.
-pub fn configuration(bytes: &[u8]) {
+pub(crate) fn configuration(bytes: &[u8]) {
     let (source, problem) = Source::decode("file.yaml".to_owned(), bytes.to_vec());
     if problem.is_some() {
         return;

@@ -11,7 +11,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::world::{dns_service, namespace, object, pod, policy};
+use crate::world::{cases, dns_service, namespace, object, pod, policy};
 
 /// Objects of every kind in few places, so that histories meet: namespaces and names from two
 /// letters, contents from three values.
@@ -99,6 +99,8 @@ fn play(events: &[Event]) -> (Index, BTreeMap<ObjectRef, Object>) {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn histories_that_end_in_the_same_objects_give_equal_clusters(events in history(), turn in any::<prop::sample::Index>()) {
         let (index, standing) = play(&events);

@@ -3,7 +3,7 @@
 
 use ipnet::IpNet;
 use portcullis::cluster::Cluster;
-use portcullis::model::{NetworkPolicy, Operator, PeerSpec, Port, Requirement, Selector, Workload};
+use portcullis::model::{IpBlock, NetworkPolicy, Operator, PeerSpec, Port, Requirement, Selector, Workload};
 use portcullis::netset::{ConnectionSet, Family, IpSet, PortSet, Protocol};
 use portcullis::reach::{Answer, Cni, CniName, Dns, DnsSettings, DnsSource, Peer, Reach};
 use serde_json::{Value, json};
@@ -235,4 +235,43 @@ fn a_tenants_service_of_that_name_is_not_cluster_dns() {
     assert!(!found.is_in("shop"));
     let alone = Cluster::of([object(own), tenant]);
     assert!(Dns::find(&alone, &settings).is_in("shop"), "where no other is known it may be the cluster's");
+}
+
+#[test]
+fn a_pod_to_come_on_its_nodes_network_gets_no_address_of_the_pod_ranges() {
+    let a = pod("x", "a", [], &["10.0.0.1"]);
+    let agent = Workload { host_network: true, ..deployment("x", "agent", []) };
+    let cluster = cluster(&[&a, &agent], [egress("x", "p", json!([{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]))]);
+    let cni = Cni { name: CniName::Calico, pod_ranges: vec!["10.0.0.0/8".parse().unwrap()] };
+    let found = between(&cluster, &cni, Peer::Workload(&a), Peer::Workload(&agent));
+    assert_eq!(found, (NOTHING(), EVERYTHING()));
+}
+
+#[test]
+fn host_bits_of_a_block_and_its_exceptions_do_not_count() {
+    let block = |cidr: &str, except: &str| IpBlock::new(cidr.parse().unwrap(), vec![except.parse().unwrap()]);
+    assert_eq!(block("10.1.2.3/8", "10.0.9.9/20"), block("10.0.0.0/8", "10.0.0.0/20"));
+}
+
+#[test]
+fn the_port_names_of_dns_pods_nobody_has_seen_are_not_known() {
+    let to_dns = json!([{"to": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}],
+        "ports": [{"protocol": "UDP", "port": "dns"}]}]);
+    let a = pod("x", "a", [], &["10.0.0.1"]);
+    let cluster = cluster(&[&a], [egress("x", "p", to_dns)]);
+    let with_service = |target| {
+        let service = dns_service("kube-system", "kube-dns", [("k8s-app", "kube-dns")], target);
+        cluster.with(&portcullis::model::Change::Create(service))
+    };
+    for (cluster, source) in
+        [(cluster.clone(), DnsSource::WellKnown), (with_service(53), DnsSource::ServiceWithoutPods)]
+    {
+        let settings = DnsSettings::default();
+        let dns = Dns::find(&cluster, &settings);
+        assert_eq!(dns.source, source);
+        let target = &dns.targets[0].workload;
+        let (certain, possible) = between(&cluster, &cni(CniName::Calico), Peer::Workload(&a), Peer::Workload(target));
+        assert_eq!(certain, NOTHING());
+        assert!(possible.contains(Protocol::Udp, 53) && !possible.contains(Protocol::Tcp, 53), "{source:?}");
+    }
 }

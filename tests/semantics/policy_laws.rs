@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::oracle::generate::world;
-use crate::world::{CNIS, cni, policy};
+use crate::world::{CNIS, cases, cni, policy};
 
 type World = crate::oracle::World;
 
@@ -54,7 +54,7 @@ fn has_unlisted(policies: &[NetworkPolicy]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(cases(128))]
 
     #[test]
     fn a_policy_more_adds_to_an_isolated_pod_and_takes_from_an_open_one(world in world(), new in Index::arbitrary()) {

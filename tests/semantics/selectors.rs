@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use crate::api;
+use crate::world::cases;
 
 /// The table: operator, values, the label's value (nothing: absent), whether it matches.
 const TABLE: [(&str, &[&str], Option<&str>, bool); 16] = [
@@ -103,6 +104,8 @@ fn meets(labels: &[(String, String)], requirement: &Requirement) -> bool {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn every_requirement_must_be_met(
         all in labels(), requirements in vec(requirement(), 0..4).prop_shuffle(), seed in any::<prop::sample::Index>(),
@@ -143,7 +146,7 @@ proptest! {
         prop_assert_eq!(labels.is_empty(), map.is_empty());
         prop_assert!(labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).eq(map.clone()));
         for key in KEYS {
-            prop_assert_eq!(labels.get(key).map(|it| it.as_str()), map.get(key).copied());
+            prop_assert_eq!(labels.get(key).map(portcullis::model::Str::as_str), map.get(key).copied());
         }
     }
 }

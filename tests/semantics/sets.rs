@@ -7,6 +7,8 @@ use portcullis::netset::{Bound, ConnectionSet, Family, IntervalSet, IpSet, PortS
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::world::cases;
+
 /// Ranges of ports, most of them near the ends of the space or near each other.
 fn port_ranges() -> impl Strategy<Value = Vec<(u16, u16)>> {
     let port = prop_oneof![0..6u16, 78..84u16, 65530..=65535u16, any::<u16>()];
@@ -54,6 +56,8 @@ fn assert_canonical<T: Bound>(set: &IntervalSet<T>) {
 }
 
 proptest! {
+    #![proptest_config(cases(256))]
+
     #[test]
     fn port_sets_are_the_sets_of_their_members(a in port_ranges(), b in port_ranges()) {
         let (left, right) = (PortSet::from_ranges(a.clone()), PortSet::from_ranges(b.clone()));

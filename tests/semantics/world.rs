@@ -10,6 +10,7 @@ use portcullis::model::{
 };
 use portcullis::netset::Protocol;
 use portcullis::reach::{Cni, CniName};
+use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 use serde_json::{Value, json};
 
 use crate::api;
@@ -23,6 +24,19 @@ pub(crate) const CNIS: [CniName; 7] = [
     CniName::AwsVpcCni,
     CniName::AzureNpm,
 ];
+
+/// As many cases as given, the same ones each time. `PROPTEST_RNG_SEED` and `PROPTEST_CASES` ask for
+/// others and for more.
+pub(crate) fn cases(cases: u32) -> ProptestConfig {
+    let ProptestConfig { cases: asked, rng_seed, .. } = ProptestConfig::default();
+    let is_set = |name| std::env::var_os(name).is_some();
+    ProptestConfig {
+        cases: if is_set("PROPTEST_CASES") { asked } else { cases },
+        rng_seed: if is_set("PROPTEST_RNG_SEED") { rng_seed } else { RngSeed::Fixed(0x0C0F_FEE0) },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
 
 pub(crate) fn cni(name: CniName) -> Cni {
     Cni { name, pod_ranges: Vec::new() }

@@ -10,6 +10,7 @@ use crate::rules::View;
 
 /// A rule that was meant for DNS, and why it does not get there.
 pub(super) struct Miss {
+    pub(super) namespace: Str,
     pub(super) policy: Str,
     pub(super) path: FieldPath,
     pub(super) text: String,
@@ -35,7 +36,7 @@ pub(super) fn of(view: &View<'_>, isolating: &[&NetworkPolicy]) -> Vec<Miss> {
             let rule_path = NetworkPolicy::rule_path(Direction::Egress, index);
             let mut push = |path: FieldPath, text: String| {
                 let text = format!("`{}`: `{path}` {text}", policy.name);
-                misses.push(Miss { policy: policy.name.clone(), path, text });
+                misses.push(Miss { namespace: policy.namespace.clone(), policy: policy.name.clone(), path, text });
             };
             if mentions_dns(rule) {
                 if let Some((spec, text)) = port_miss(view, policy, rule) {
@@ -58,6 +59,16 @@ pub(super) fn mentions_dns(rule: &PolicyRule) -> bool {
         Port::Range(first, last) => first == last && [53, 5353].contains(first),
         Port::Named(name) => name.contains("dns"),
         Port::All | Port::Unreadable => false,
+    })
+}
+
+/// Whether a rule is about DNS by the labels it looks for.
+pub(super) fn names_dns(rule: &PolicyRule) -> bool {
+    rule.peers.iter().flatten().any(|peer| match peer {
+        PeerSpec::Pods { namespaces, pods, .. } => {
+            [Some(pods), namespaces.as_ref()].into_iter().flatten().any(|it| it.to_string().contains("dns"))
+        }
+        PeerSpec::Block(_) | PeerSpec::Unreadable => false,
     })
 }
 

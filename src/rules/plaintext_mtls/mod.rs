@@ -1,6 +1,6 @@
 //! MT001.
 
-mod words;
+mod explain;
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +33,7 @@ use crate::model::{Change, Namespace, Object, Str, Workload};
 ///
 /// ## Why is this bad?
 /// A port that accepts plaintext accepts anyone who can reach it. There is no encryption, and no
-/// identity either: an AuthorizationPolicy that names who may call cannot tell who does.
+/// identity either: an `AuthorizationPolicy` that names who may call cannot tell who does.
 ///
 /// PERMISSIVE is meant for the days of a migration. It stays for years, because nothing fails.
 ///
@@ -75,34 +75,22 @@ use crate::model::{Change, Namespace, Object, Str, Workload};
 /// ```
 ///
 /// ## What it does not see
-/// What clients send: a DestinationRule can make them speak plaintext to a STRICT port, and then
+/// What clients send: a `DestinationRule` can make them speak plaintext to a STRICT port, and then
 /// they fail. `interceptionMode` inside the annotation `proxy.istio.io/config`. What the injector's
 /// own ConfigMap may say. Other meshes. A workload that is deleted and created anew counts as new.
-///
-/// ## Options
-/// - `newWorkloads`: what is asked for where a workload or a namespace starts weak. Left out, it is
-///   `warn` in the profile `baseline` and `deny` in `restricted`.
-/// - `grace`: how long after its creation a namespace's new workloads are only warned of, so that
-///   a folder can be applied in any order.
-/// - `requireMesh`: whether workloads outside the mesh are reported as well.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct PlaintextMtls {
     /// What is asked for where a workload or a namespace starts weak, or outside a mesh that is
     /// required. Left out: `warn` in the profile `baseline`, `deny` in `restricted`.
     pub new_workloads: Option<Action>,
-    /// How long after its creation a namespace's new workloads are only warned of: `10m`, `1h`.
+    /// How long after a namespace is created its workloads are warned about and not denied, for
+    /// tools that apply policies last: `30s`, `5m`.
     #[schemars(with = "String")]
     pub grace: SignedDuration,
     /// Whether every workload must be in the mesh. Pods on their node's network, gateways, the
     /// root namespace and exempt namespaces need not.
     pub require_mesh: bool,
-}
-
-impl Default for PlaintextMtls {
-    fn default() -> Self {
-        Self { new_workloads: None, grace: SignedDuration::from_mins(10), require_mesh: false }
-    }
 }
 
 /// What a change did to the subject of a violation.
@@ -132,9 +120,9 @@ impl Rule for PlaintextMtls {
         // webhook configurations, which the API server shows to no webhook.
         watches: &[
             "security.istio.io/peerauthentications",
-            "core/namespaces",
-            "core/pods",
-            "core/replicationcontrollers",
+            "/namespaces",
+            "/pods",
+            "/replicationcontrollers",
             "apps/deployments",
             "apps/statefulsets",
             "apps/daemonsets",
@@ -251,7 +239,7 @@ impl Rule for PlaintextMtls {
         let view = moment.view;
         let Some(now) = posture_of(view, &violation.namespace, &violation.subject) else { return Action::Warn };
         let is_root = violation.namespace == view.mesh().root().namespace;
-        let case = self.case(violation, &now, moment);
+        let case = case_of(violation, &now, moment);
         let cap = if doubt(violation, &now, &case, moment) { Action::Warn } else { Action::Deny };
         let asked = match (&violation.aspect, &case) {
             (Aspect::OutsideMesh, Case::Left(was)) if was.has_strict() => Action::Deny,
@@ -268,19 +256,11 @@ impl Rule for PlaintextMtls {
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
-        words::explain(self, violations, moment)
+        explain::explain(violations, moment)
     }
 }
 
 impl PlaintextMtls {
-    fn case<'a>(&self, violation: &Violation, now: &Posture<'a>, moment: &Moment<'a>) -> Case<'a> {
-        match moment.change {
-            Some(_) if moment.standing => Case::Unchanged,
-            Some((_, before)) => case(violation, now, before, moment.view),
-            None => Case::New,
-        }
-    }
-
     /// What becomes of something that is weak from its beginning.
     fn start(&self, violation: &Violation, now: &Posture<'_>, moment: &Moment<'_>) -> Action {
         let asked = self.new_workloads.unwrap_or(match moment.profile {
@@ -309,7 +289,7 @@ impl PlaintextMtls {
 }
 
 fn is_young(namespace: &Namespace, grace: SignedDuration, view: &View<'_>) -> bool {
-    namespace.created.is_none_or(|created| view.now.duration_since(created) < grace)
+    namespace.created.is_some_and(|created| view.now.duration_since(created) < grace)
 }
 
 /// Whether two states of a workload are alike in all that decides its mode.
@@ -368,6 +348,15 @@ fn violations_of(posture: &Posture<'_>, namespace: &Str, subject: &Subject, out:
             // The unknown is taken for the milder of what it may be.
             out.push(violation(Aspect::Plaintext(port), setting.mode.weakness().unwrap_or(1)));
         }
+    }
+}
+
+/// What a violation is at a moment.
+fn case_of<'a>(violation: &Violation, now: &Posture<'a>, moment: &Moment<'a>) -> Case<'a> {
+    match moment.change {
+        Some(_) if moment.standing => Case::Unchanged,
+        Some((_, before)) => case(violation, now, before, moment.view),
+        None => Case::New,
     }
 }
 

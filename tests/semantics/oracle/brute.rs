@@ -28,6 +28,7 @@ pub(crate) struct Pod {
 
 /// `NetworkPolicySpec` as written: nothing is defaulted.
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_field_names, reason = "the API's own names")]
 pub(crate) struct Policy {
     pub(crate) namespace: usize,
     pub(crate) pod_selector: Option<Selector>,
@@ -56,6 +57,7 @@ pub(crate) struct Selector {
 }
 
 #[derive(Clone, Debug)]
+#[allow(clippy::struct_field_names, reason = "the API's own names")]
 pub(crate) struct Port {
     pub(crate) protocol: Option<&'static str>,
     pub(crate) port: Option<Number>,

@@ -12,7 +12,7 @@ use proptest::test_runner::TestCaseResult;
 
 use super::brute::{End, Flow, Implementation, Number, World};
 use super::generate::{NODES, OUTSIDE, PODS, v4, v6, world};
-use crate::world::CNIS;
+use crate::world::{CNIS, cases};
 
 /// What a named implementation may do: one entry for each way the facts not known may lie.
 fn implementations(name: CniName) -> Vec<Implementation> {
@@ -71,8 +71,7 @@ impl Ranges {
     /// What addresses a pod to come may get: the places differ by how much is known.
     fn candidates(self, host_network: bool, number: u8) -> Vec<Vec<IpAddr>> {
         let place = match (self, host_network, number % 3) {
-            (Self::V4 | Self::Dual, false, _) => PODS,
-            (_, _, 0) => PODS,
+            (Self::V4 | Self::Dual, false, _) | (_, _, 0) => PODS,
             (_, _, 1) => NODES,
             (_, _, _) => OUTSIDE,
         };
@@ -159,7 +158,7 @@ fn any(sets: &[BTreeSet<(Protocol, u16)>]) -> BTreeSet<(Protocol, u16)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 384, ..ProptestConfig::default() })]
+    #![proptest_config(cases(384))]
 
     #[test]
     fn pods_reach_each_other_as_the_flows_say(

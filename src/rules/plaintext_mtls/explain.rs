@@ -1,13 +1,15 @@
-//! What MT001 says.
+//! What MT001 says of violations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Case, PlaintextMtls, doubt, posture_of, setting_of};
+use super::{Case, case_of, doubt, posture_of, setting_of};
 use crate::mesh::{Authority, Cause, Dataplane, Idle, Membership, Mesh, Mode, Reason, Root, RootSource, Setting};
 use crate::model::{
-    Change, FieldPath, Labels, MtlsMode, Object, ObjectRef, Operation, PeerAuthentication, Str, WorkloadId,
+    Change, FieldPath, Labels, MtlsMode, Object, ObjectRef, Operation, PeerAuthentication, Service, Str, TargetPort,
+    WorkloadId,
 };
-use crate::rules::{Aspect, Finding, Moment, Subject, Violation};
+use crate::rules::yaml::{documents, scalar};
+use crate::rules::{Aspect, Finding, Moment, Subject, Violation, words};
 
 /// How many of a kind are named before the rest is counted.
 const NAMED: usize = 3;
@@ -43,7 +45,7 @@ enum Kind {
 /// one doubt.
 type Key = (Kind, ObjectRef, Option<Mode>, Option<Mode>, Option<String>);
 
-pub(super) fn explain(rule: &PlaintextMtls, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
+pub(super) fn explain(violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut groups: BTreeMap<Key, Vec<Row<'_>>> = BTreeMap::new();
     for violation in violations {
@@ -51,7 +53,7 @@ pub(super) fn explain(rule: &PlaintextMtls, violations: &[Violation], moment: &M
             findings.extend(ineffective(violation, moment));
             continue;
         }
-        for (kind, doubt, row) in rows(rule, violation, moment) {
+        for (kind, doubt, row) in rows(violation, moment) {
             let key = (kind, anchor(kind, &row, moment), row.from, row.to.map(|to| to.mode), doubt);
             groups.entry(key).or_default().push(row);
         }
@@ -65,9 +67,9 @@ pub(super) fn explain(rule: &PlaintextMtls, violations: &[Violation], moment: &M
 }
 
 /// A violation, taken apart by ports that fell from different modes.
-fn rows<'a>(rule: &PlaintextMtls, violation: &Violation, moment: &Moment<'a>) -> Vec<(Kind, Option<String>, Row<'a>)> {
+fn rows<'a>(violation: &Violation, moment: &Moment<'a>) -> Vec<(Kind, Option<String>, Row<'a>)> {
     let Some(now) = posture_of(moment.view, &violation.namespace, &violation.subject) else { return Vec::new() };
-    let case = rule.case(violation, &now, moment);
+    let case = case_of(violation, &now, moment);
     let doubt = doubt(violation, &now, &case, moment)
         .then(|| doubt_in_words(setting_of(violation, &now), &now.membership, moment.view.mesh().root()));
     let row = |port, from, to| Row {
@@ -115,7 +117,7 @@ fn doubt_in_words(setting: Option<Setting<'_>>, membership: &Membership, root: &
         (_, Dataplane::Unknown) => format!("whether it is in the mesh: {}", membership.reason),
         (RootSource::Disputed(configs), _) => {
             let configs: Vec<_> = configs.iter().map(|config| format!("`{config}`")).collect();
-            format!("the mesh's root namespace: {} name different ones", and(&configs))
+            format!("the mesh's root namespace: {} name different ones", words::list(&configs))
         }
         _ => "what it accepted before".into(),
     }
@@ -224,11 +226,9 @@ impl<'a> Group<'_, 'a> {
         match workloads.iter().collect::<Vec<_>>().as_slice() {
             [] => {}
             [(namespace, ids)] => {
-                let mut names = some_names(ids);
-                if pods_to_come {
-                    names.push("every pod to come".into());
-                }
-                parts.push(format!("{} in `{namespace}`", and(&names)));
+                let ids = if ids.is_empty() { Vec::new() } else { vec![some_names(ids)] };
+                let who: Vec<_> = ids.into_iter().chain(pods_to_come.then(|| "every pod to come".into())).collect();
+                parts.push(format!("{} in `{namespace}`", who.join(" and ")));
             }
             several => {
                 let names: Vec<_> = several.iter().map(|(namespace, _)| format!("`{namespace}`")).collect();
@@ -237,14 +237,14 @@ impl<'a> Group<'_, 'a> {
                     (_, true) => format!("{} and every pod to come", counted(count, "workload")),
                     (_, false) => counted(count, "workload"),
                 };
-                parts.push(format!("{who} in {} namespaces ({})", names.len(), and(&shortened(names))));
+                parts.push(format!("{who} in {} namespaces ({})", names.len(), words::some_of(&names)));
             }
         }
         if is_mesh_wide {
             parts.push("every namespace to come without a policy of its own".into());
         }
         let is_plural = count > 1 || parts.len() > 1 || (count == 1 && pods_to_come);
-        (and(&parts), is_plural)
+        (words::list(&parts), is_plural)
     }
 
     /// The ports it is about, ready to follow a verb; empty for all.
@@ -254,7 +254,7 @@ impl<'a> Group<'_, 'a> {
         match numbers.as_slice() {
             _ if ports.contains(&None) => String::new(),
             [one] => format!(" on port {one}"),
-            several => format!(" on ports {}", and(several)),
+            several => format!(" on ports {}", words::list(several)),
         }
     }
 
@@ -358,21 +358,17 @@ impl<'a> Group<'_, 'a> {
         {
             return mode_path(policy, port);
         }
-        match self.moment.change.and_then(|(change, _)| change.after()) {
-            Some(Object::Namespace(namespace)) if namespace.name == self.anchor.name => {
-                FieldPath::root().field("metadata").field("labels")
-            }
-            Some(Object::Workload(workload)) if workload.id.name == self.anchor.name => {
-                let metadata = match workload.pod_path() {
-                    root if root.is_root() => FieldPath::new("metadata"),
-                    template => template.field("metadata"),
-                };
-                match self.to().map(|to| to.by) {
-                    Some(Authority::Annotation(key)) => metadata.field("annotations").field(key),
-                    _ => metadata.field("labels"),
-                }
-            }
-            _ => FieldPath::root(),
+        let ObjectRef { kind, namespace, name } = &self.anchor;
+        let Some(namespace) = namespace else {
+            let is_relabelled = matches!(self.moment.change, Some((Change::Update(Object::Namespace(_), _), _)));
+            return FieldPath::new(if is_relabelled { "metadata.labels" } else { "" });
+        };
+        let id = WorkloadId { kind: kind.clone(), name: name.clone() };
+        let Some(workload) = self.moment.view.cluster.workload(namespace, &id) else { return FieldPath::root() };
+        let metadata = workload.pod_path().field("metadata");
+        match self.to().map(|to| to.by) {
+            Some(Authority::Annotation(key)) => metadata.field("annotations").field(key),
+            _ => metadata.field("labels"),
         }
     }
 
@@ -381,12 +377,14 @@ impl<'a> Group<'_, 'a> {
         let workloads = self.workloads();
         if workloads.len() > 1 {
             let named = workloads.iter().filter(|(_, ids)| !ids.is_empty());
-            evidence
-                .extend(named.take(NAMED).map(|(namespace, ids)| format!("`{namespace}`: {}", and(&some_names(ids)))));
+            evidence.extend(named.take(NAMED).map(|(namespace, ids)| format!("`{namespace}`: {}", some_names(ids))));
         }
         evidence.extend(self.authority_before());
         if let Some(Setting { by: Authority::Policy(policy), .. }) = self.to() {
             evidence.push(described(policy));
+            let named = self.rows.iter().filter_map(|row| row.port);
+            let misnamed = named.filter_map(|port| Some((port, self.mesh().service_of_port(policy, port)?)));
+            evidence.extend(misnamed.take(NAMED).map(|(port, service)| service_port_in_words(port, service)));
             let is_ambient = self.membership().is_some_and(|it| it.dataplane == Dataplane::Ambient);
             if is_ambient
                 && (policy.mode == MtlsMode::Disable || policy.ports.values().any(|it| *it == MtlsMode::Disable))
@@ -429,13 +427,19 @@ impl<'a> Group<'_, 'a> {
             }
             Subject::Namespace | Subject::Policy(_) => idle.policy.selector.is_empty(),
         };
+        let by = self.to().map(|to| to.by);
+        let is_own = |policy: &PeerAuthentication| !policy.selector.is_empty();
+        let is_own_policy = matches!(by, Some(Authority::Policy(policy)) if is_own(policy));
         match &idle.cause {
+            _ if matches!(by, Some(Authority::Annotation(_))) => false,
             Cause::SelectsNothing => self.rows.iter().any(|row| row.namespace == idle.policy.namespace),
-            Cause::NotTheRoot(_) => true,
+            Cause::NotTheRoot(_) => !is_own_policy,
             Cause::SelectorInRoot => self.rows.iter().any(selects),
-            Cause::OlderWins(_) => {
+            Cause::ServicePort(..) => by == Some(Authority::Policy(idle.policy)),
+            Cause::OlderWins(winner) => {
                 let is_root = idle.policy.namespace == self.mesh().root().namespace;
-                self.rows.iter().any(|row| (is_root || row.namespace == idle.policy.namespace) && selects(row))
+                is_own(winner) == is_own_policy
+                    && self.rows.iter().any(|row| (is_root || row.namespace == idle.policy.namespace) && selects(row))
             }
         }
     }
@@ -519,7 +523,7 @@ impl<'a> Group<'_, 'a> {
         }
         let help = if is_mesh_wide { help.replace("the namespace", "the whole mesh") } else { help.to_owned() };
         let fixes: Vec<_> = namespaces.iter().map(|namespace| self.namespace_strict(namespace)).collect();
-        (help, fixes.join("---\n"))
+        (help, documents(&fixes))
     }
 
     /// The policy that makes a namespace STRICT as a whole: the one in force under its own name,
@@ -617,7 +621,7 @@ fn ineffective(violation: &Violation, moment: &Moment<'_>) -> Option<Finding> {
                 "put the policy into the namespace of the workloads it is about; for the whole mesh, leave the \
                  selector out"
                     .to_owned(),
-                fixes.collect::<Vec<_>>().join("---\n"),
+                documents(&fixes.collect::<Vec<_>>()),
             )
         }
         Cause::OlderWins(winner) => (
@@ -640,10 +644,15 @@ fn ineffective(violation: &Violation, moment: &Moment<'_>) -> Option<Finding> {
             let in_use: Vec<_> = labels.collect::<BTreeSet<_>>().into_iter().collect();
             let help = match in_use.as_slice() {
                 [] => "select by labels the pods have, or leave the selector out to mean the whole namespace".into(),
-                some => format!("select by labels the pods have: there are {}", and(&shortened(some.to_vec()))),
+                some => format!("select by labels the pods have: there are {}", words::some_of(some)),
             };
             (FieldPath::new("spec.selector.matchLabels"), help, String::new())
         }
+        Cause::ServicePort(port, service) => (
+            mode_path(policy, Some(*port)),
+            format!("name the port the pods of `{}` listen on", service.name),
+            String::new(),
+        ),
         Cause::NotTheRoot(root) => (
             mode_path(policy, None),
             format!("apply it in `{root}`; or, if that is not the root namespace, set `mesh.rootNamespace`"),
@@ -675,11 +684,26 @@ fn idle_in_words(idle: &Idle<'_>) -> String {
                 idle.policy.selector
             )
         }
+        Cause::ServicePort(port, service) => {
+            format!("{name} says STRICT without effect on port {port}: {}", service_port_in_words(*port, service))
+        }
         Cause::NotTheRoot(root) => format!(
             "{name} says STRICT for `{}` alone: the mesh's root namespace is `{root}`, where there is no STRICT",
             idle.policy.namespace
         ),
     }
+}
+
+fn service_port_in_words(port: u16, service: &Service) -> String {
+    let target = service.ports.iter().find(|it| it.port == port).map(|it| match &it.target {
+        TargetPort::Number(number) => format!("its pods listen on {number}"),
+        TargetPort::Name(name) => format!("its pods listen on the port they name `{name}`"),
+    });
+    format!(
+        "`portLevelMtls` counts workload ports, and {port} is a port of the Service `{}`: {}",
+        service.name,
+        target.unwrap_or_default()
+    )
 }
 
 /// Why one of two policies comes before the other.
@@ -688,7 +712,13 @@ fn older(winner: &PeerAuthentication, loser: &PeerAuthentication) -> String {
         (Some(first), Some(second)) if first == second => {
             "since both are of the same second and its name sorts first".into()
         }
-        (Some(_), Some(_)) => format!("since it is older ({} was created {})", loser.name, date(loser)),
+        (Some(_), Some(_)) if date(winner) == date(loser) => {
+            let time = |policy: &PeerAuthentication| {
+                policy.created.map(|created| created.strftime("%H:%M:%S").to_string()).unwrap_or_default()
+            };
+            format!("since it is older ({} against {} UTC)", time(winner), time(loser))
+        }
+        (Some(_), Some(_)) => format!("since it is older (`{}` was created {})", loser.name, date(loser)),
         (Some(_), None) => "since it is older".into(),
         (None, _) => "since neither is stored yet and its name sorts first".into(),
     }
@@ -724,7 +754,7 @@ fn created(policy: &PeerAuthentication) -> String {
 }
 
 fn date(policy: &PeerAuthentication) -> String {
-    policy.created.map(|created| created.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()).unwrap_or_default()
+    policy.created.map(|created| created.strftime("%Y-%m-%d").to_string()).unwrap_or_default()
 }
 
 fn mode_path(policy: &PeerAuthentication, port: Option<u16>) -> FieldPath {
@@ -769,36 +799,8 @@ fn yaml(namespace: &str, name: &str, selector: &Labels, ports: &BTreeMap<u16, Mt
     lines.join("\n")
 }
 
-/// A string as YAML reads it back as a string.
-fn scalar(text: &str) -> String {
-    let is_word = |word: &str| ["y", "n", "yes", "no", "on", "off", "true", "false", "null"].contains(&word);
-    let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
-        && !is_word(&text.to_ascii_lowercase());
-    if is_plain { text.to_owned() } else { serde_json::Value::from(text).to_string() }
-}
-
-fn some_names(ids: &BTreeSet<WorkloadId>) -> Vec<String> {
-    shortened(ids.iter().map(|id| format!("`{id}`")).collect())
-}
-
-/// The first few, and how many more there are.
-fn shortened(mut names: Vec<String>) -> Vec<String> {
-    let more = names.len().saturating_sub(NAMED);
-    if more > 1 {
-        names.truncate(NAMED);
-        names.push(format!("{more} more"));
-    }
-    names
-}
-
-/// `a`, `a and b`, `a, b and c`.
-fn and(items: &[String]) -> String {
-    match items {
-        [] => String::new(),
-        [one] => one.clone(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
+fn some_names(ids: &BTreeSet<WorkloadId>) -> String {
+    words::some_of(&ids.iter().map(|id| format!("`{id}`")).collect::<Vec<_>>())
 }
 
 fn counted(count: usize, noun: &str) -> String {
