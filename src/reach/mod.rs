@@ -133,6 +133,13 @@ impl<'a> Reach<'a> {
         Side::evaluate(&Question { reach: *self, subject, direction, peer, families })
     }
 
+    /// Whether a policy lets the pods it selects out to a pod on a port, told without a full answer:
+    /// by a rule that names the port by its number and the pod by its labels, or names nobody. A yes
+    /// is certain, whatever other policies there are, for they only add up; a no says nothing.
+    pub fn lets_out_plainly(&self, policy: &NetworkPolicy, to: &Workload, protocol: Protocol, port: u16) -> bool {
+        side::lets_out_plainly(self.cluster, policy, to, protocol, port)
+    }
+
     /// The policies that select a workload, whichever directions they isolate.
     pub fn policies_of(&self, workload: &Workload) -> impl Iterator<Item = &'a NetworkPolicy> + use<'a> {
         let state = self.cluster.namespace(&workload.namespace);

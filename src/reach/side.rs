@@ -4,6 +4,7 @@ use std::cell::LazyCell;
 
 use super::address::{Address, Coverage, Families};
 use super::{Cni, Peer, Reach, Truth};
+use crate::cluster::Cluster;
 use crate::model::{Direction, Labels, NetworkPolicy, PeerSpec, PolicyRule, Port, PortSpec, Selector, Workload};
 use crate::netset::{ConnectionSet, IpSet, PortSet, Protocol};
 
@@ -223,7 +224,9 @@ impl Question<'_, '_> {
             match spec {
                 PeerSpec::Unreadable => truth = truth.or(Truth::Maybe),
                 PeerSpec::Pods { namespaces, pods, pods_written: _ } => {
-                    truth = truth.or(self.is_among(policy, namespaces.as_ref(), pods));
+                    if let Peer::Workload(workload) = self.peer {
+                        truth = truth.or(is_among(self.reach.cluster, policy, namespaces.as_ref(), pods, workload));
+                    }
                 }
                 PeerSpec::Block(block) => blocks.push(&block.addresses),
             }
@@ -243,25 +246,6 @@ impl Question<'_, '_> {
         if by_address == Coverage::None && truth == Truth::Maybe { Coverage::Open } else { by_address }
     }
 
-    /// Whether the peer is a pod with these labels in a namespace with those. A pod on its node's
-    /// network has the node's address, and selectors do not reach it.
-    fn is_among(&self, policy: &NetworkPolicy, namespaces: Option<&Selector>, pods: &Selector) -> Truth {
-        let Peer::Workload(workload) = self.peer else { return Truth::No };
-        if workload.host_network {
-            return Truth::No;
-        }
-        let by_labels = selects(pods, &workload.labels);
-        if by_labels == Truth::No {
-            return Truth::No;
-        }
-        let in_namespace = match (namespaces, self.reach.cluster.namespace(&workload.namespace)) {
-            (None, _) => Truth::from(workload.namespace == policy.namespace),
-            (Some(selector), Some(state)) => selects(selector, &state.labels),
-            (Some(selector), None) => selects(selector, &self.reach.cluster.namespace_labels(&workload.namespace)),
-        };
-        by_labels.and(in_namespace)
-    }
-
     /// Whether blocks are about peers of this sort at all.
     fn blocks_match(&self) -> Truth {
         match self.peer {
@@ -270,6 +254,57 @@ impl Question<'_, '_> {
             Peer::Workload(_) => self.reach.cni.blocks_match_pods(),
         }
     }
+}
+
+/// Whether a workload is a pod with these labels in a namespace with those. A pod on its node's
+/// network has the node's address, and selectors do not reach it.
+fn is_among(
+    cluster: &Cluster,
+    policy: &NetworkPolicy,
+    namespaces: Option<&Selector>,
+    pods: &Selector,
+    workload: &Workload,
+) -> Truth {
+    if workload.host_network {
+        return Truth::No;
+    }
+    let by_labels = selects(pods, &workload.labels);
+    if by_labels == Truth::No {
+        return Truth::No;
+    }
+    let in_namespace = match (namespaces, cluster.namespace(&workload.namespace)) {
+        (None, _) => Truth::from(workload.namespace == policy.namespace),
+        (Some(selector), Some(state)) => selects(selector, &state.labels),
+        (Some(selector), None) => selects(selector, &cluster.namespace_labels(&workload.namespace)),
+    };
+    by_labels.and(in_namespace)
+}
+
+/// Whether a policy lets the pods it selects out to a pod on a port in the plainest way: by a rule
+/// that names the port by its number and the pod by its labels, or names nobody.
+pub(super) fn lets_out_plainly(
+    cluster: &Cluster,
+    policy: &NetworkPolicy,
+    peer: &Workload,
+    protocol: Protocol,
+    port: u16,
+) -> bool {
+    let names_port = |spec: &PortSpec| {
+        spec.protocol == protocol && matches!(spec.port, Port::Range(first, last) if first == port && port == last)
+    };
+    let names_peer = |spec: &PeerSpec| match spec {
+        PeerSpec::Pods { namespaces, pods, pods_written: _ } => {
+            is_among(cluster, policy, namespaces.as_ref(), pods, peer) == Truth::Yes
+        }
+        PeerSpec::Block(_) | PeerSpec::Unreadable => false,
+    };
+    policy.isolates.egress
+        && !policy.is_partial
+        && !peer.is_finished
+        && policy.egress.iter().any(|rule| {
+            rule.ports.as_ref().is_none_or(|ports| ports.is_empty() || ports.iter().any(names_port))
+                && rule.peers.as_ref().is_none_or(|peers| peers.is_empty() || peers.iter().any(names_peer))
+        })
 }
 
 /// Whether a rule may admit one of some ports, whoever it is about.

@@ -193,7 +193,13 @@ impl Rule for DnsBlackhole {
             if !is_dns_guarded && !state.policies.iter().any(|policy| policy.isolates.egress) {
                 continue;
             }
+            let letting_out = if is_dns_guarded { Vec::new() } else { policies_for_dns(view, state) };
             let mut push = |subject: Subject, workload: &Workload| {
+                let uses_dns =
+                    matches!(workload.dns_policy, DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet);
+                if uses_dns && letting_out.iter().any(|policy| policy.pods.matches(&workload.labels)) {
+                    return;
+                }
                 // The API gives no effect to egress rules of policies that isolate ingress only, so
                 // only a pod that is isolated, or DNS pods that are, can be cut off.
                 if !is_dns_guarded && view.reach().isolating(workload, Direction::Egress).next().is_none() {
@@ -308,6 +314,24 @@ fn workload_of<'a>(violation: &Violation, view: &View<'a>) -> Option<Cow<'a, Wor
         }
         Subject::Namespace => None,
     }
+}
+
+/// The policies of a namespace that let their pods out to all of DNS, over UDP and TCP, in the
+/// plainest way. Nearly every workload is under such a policy, and needs no more looking at where
+/// the DNS pods let everyone in.
+fn policies_for_dns<'a>(view: &View<'a>, state: &'a NamespaceState) -> Vec<&'a NetworkPolicy> {
+    let (reach, targets) = (view.reach(), &view.dns().targets);
+    let lets_out = |policy: &&NetworkPolicy| {
+        !targets.is_empty()
+            && targets.iter().all(|target| {
+                let ports = [(Protocol::Udp, target.udp), (Protocol::Tcp, target.tcp)];
+                target.udp.is_some()
+                    && ports.into_iter().all(|(protocol, port)| {
+                        port.is_none_or(|port| reach.lets_out_plainly(policy, &target.workload, protocol, port))
+                    })
+            })
+    };
+    state.policies.iter().map(AsRef::as_ref).filter(lets_out).collect()
 }
 
 /// The policies that isolate the egress of pods that are not there yet.
@@ -435,6 +459,8 @@ impl<'a, 'w> Lookup<'a, 'w> {
                 })
             }
             DnsSource::Service | DnsSource::Addresses => false,
+            // The configuration knows better than the objects do.
+            DnsSource::WellKnown if !view.environment.dns.services.is_empty() => true,
             DnsSource::ServiceWithoutPods | DnsSource::WellKnown => self.egress_rules(view).any(|(policy, rule)| {
                 (misses::mentions_dns(rule) || misses::names_dns(rule))
                     && admits_dns_port(rule)

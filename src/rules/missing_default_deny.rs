@@ -208,6 +208,11 @@ impl Rule for MissingDefaultDeny {
                         badness,
                     });
                 }
+                // Where every pod is isolated and all rules together are too few to open one, there is
+                // nothing to ask of each.
+                if by_default.is_none() && !might_open(isolating(state, direction), direction) {
+                    continue;
+                }
                 let in_scope = state.live_workloads().filter(|workload| scope.covers(namespace, &workload.id));
                 // Policies do not govern pods on their node's network, so none could defend them.
                 for workload in in_scope.filter(|workload| !workload.host_network) {
@@ -273,7 +278,7 @@ impl<'a> ByDefault<'a> {
             Some(false) => return Self::Missing,
             None => return Self::Unknown,
         }
-        if !might_open(&isolating, direction) {
+        if !might_open(isolating.iter().copied(), direction) {
             return Self::Sound;
         }
         let opened = nameless_pods(&selectors).into_iter().map(|pod| {
@@ -416,7 +421,11 @@ impl MissingDefaultDeny {
         if self.is_unrestricted(&workload.labels) {
             return None;
         }
-        let own = if might_open(&selecting, direction) { opens(view, &selecting, direction) } else { Truth::No };
+        let own = if might_open(selecting.iter().copied(), direction) {
+            opens(view, &selecting, direction)
+        } else {
+            Truth::No
+        };
         given_back(own).max(by_default.map(|bad| bad.min(badness::SHELTERED)))
     }
 
@@ -776,8 +785,8 @@ fn tcp_ports(rule: &PolicyRule) -> u32 {
 }
 
 /// A quick no to [`opens`]: too few ports in all the rules together.
-fn might_open(policies: &[&NetworkPolicy], direction: Direction) -> bool {
-    let rules = policies.iter().flat_map(|policy| policy.rules(direction));
+fn might_open<'p>(policies: impl IntoIterator<Item = &'p NetworkPolicy>, direction: Direction) -> bool {
+    let rules = policies.into_iter().flat_map(|policy| policy.rules(direction));
     rules.map(tcp_ports).sum::<u32>() > MOST_PORTS
 }
 

@@ -18,6 +18,7 @@ pub(super) fn share(addresses: &IpSet, family: Family) -> f64 {
     let whole = addresses.share(family);
     match family {
         Family::V4 => whole,
+        Family::V6 if addresses.v6.is_empty() => 0.0,
         Family::V6 => {
             let in_use = IntervalSet::range(0x2000 << 112, (0x4000 << 112) - 1);
             whole.max(addresses.v6.intersect(&in_use).count() / in_use.count())

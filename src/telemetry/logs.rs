@@ -58,7 +58,14 @@ pub fn init(format: Format, level: Option<&str>) -> Result<(), Error> {
     let level = level.or(from_env.as_deref()).filter(|level| !level.is_empty()).unwrap_or("info");
     let is_terminal = io::stderr().is_terminal();
     let subscriber = subscriber(format, level, is_terminal, io::stderr)?;
-    tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Twice)
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| Error::Twice)?;
+    // A rule that panics is caught, and a collector that reads JSON would not know the default
+    // hook's lines for what they are.
+    std::panic::set_hook(Box::new(|panic| {
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(panic = panic.payload_as_str(), location, "a part of portcullis failed");
+    }));
+    Ok(())
 }
 
 fn subscriber<W>(

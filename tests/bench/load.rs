@@ -37,6 +37,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::core::DynamicObject;
 use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use portcullis::config::Settings;
 use portcullis::server::{Options, Server};
@@ -60,6 +61,7 @@ fn main() -> Result {
     match words.as_slice() {
         ["ours", folder] => ours(Path::new(folder)),
         ["floor", folder] => floor(Path::new(folder)),
+        ["judge"] => judge(),
         ["clients", folder, address, connections, seconds] => clients(
             Path::new(folder),
             address.parse()?,
@@ -88,12 +90,29 @@ fn ours(folder: &Path) -> Result {
     })
 }
 
+/// Ours without a network: prints nanoseconds a review.
+fn judge() -> Result {
+    const REVIEWS: u32 = 20_000;
+    let (cluster, rules, body) = (world::cluster(), Settings::default().rule_set(), world::review(NAMESPACE));
+    let run = || {
+        let begun = Instant::now();
+        for _ in 0..REVIEWS {
+            let answer = portcullis::admission::review(&rules, &cluster, body.as_bytes(), jiff::Timestamp::now());
+            assert!(answer.record.allowed && answer.record.judged, "the review is judged, and allowed");
+            std::hint::black_box(answer);
+        }
+        begun.elapsed() / REVIEWS
+    };
+    run();
+    println!("{}", run().as_nanos());
+    Ok(())
+}
+
 /// The floor: the review parsed into the client library's types, and allowed.
 fn floor(folder: &Path) -> Result {
-    async fn validate(Json(review): Json<AdmissionReview<NetworkPolicy>>) -> Json<serde_json::Value> {
+    async fn validate(Json(review): Json<AdmissionReview<NetworkPolicy>>) -> Json<AdmissionReview<DynamicObject>> {
         let request: AdmissionRequest<NetworkPolicy> = review.try_into().expect("the review has a request");
-        let answer = AdmissionResponse::from(&request).into_review();
-        Json(serde_json::to_value(answer).expect("an answer is plain data"))
+        Json(AdmissionResponse::from(&request).into_review())
     }
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let chain = CertificateDer::pem_file_iter(folder.join("tls.crt"))?.collect::<std::result::Result<_, _>>()?;
@@ -270,6 +289,9 @@ fn compare(options: &[&str]) -> Result {
     show("p50 µs", |round| round.p50, 1e-3);
     show("p99 µs", |round| round.p99, 1e-3);
     show("CPU µs/request", |round| round.cpu_a_request, 1e6);
+    let alone = role("0", &["judge"])?.output()?.stdout;
+    let alone = String::from_utf8(alone)?.trim().parse::<f64>()? * 1e-3;
+    println!("{:<18}{alone:>12.1}{:>12}            (without HTTP and TLS)", "judging µs", "");
     let (ours, floor) = (ours.memory()?, floor.memory()?);
     println!("{:<18}{ours:>12.1}{floor:>12.1}{:>9.2}   (the floor keeps no cluster)", "RSS MB", ours / floor);
     std::fs::remove_dir_all(folder)?;

@@ -1,7 +1,7 @@
 //! What must hold of policies whatever they say: how answers move when policies do.
 
 use portcullis::model::{Direction, Directions, NetworkPolicy, Selector, Workload};
-use portcullis::netset::ConnectionSet;
+use portcullis::netset::{ConnectionSet, Protocol};
 use portcullis::reach::{CniName, Peer, Reach};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -151,6 +151,38 @@ proptest! {
         rules_mut(&mut other, direction).push(again);
         apart.push(other);
         prop_assert_eq!(&matrix(&world, &apart, name), &whole);
+    }
+
+    #[test]
+    fn a_quick_yes_is_what_the_full_answer_says(world in world(), name in select(&CNIS)) {
+        let policies = world.policies();
+        let (cluster, cni) = (world.cluster(&policies), cni(name));
+        let reach = Reach::new(&cluster, &cni);
+        for (from, to) in pairs(&world.workloads()) {
+            for policy in policies.iter().filter(|it| it.namespace == from.namespace && it.pods.matches(&from.labels)) {
+                for (protocol, port) in [(Protocol::Tcp, 80), (Protocol::Udp, 53), (Protocol::Tcp, 81)] {
+                    if reach.lets_out_plainly(policy, &to, protocol, port) && !from.is_finished {
+                        let side = reach.side(&from, Direction::Egress, Peer::Workload(&to));
+                        prop_assert!(side.certain.contains(protocol, port), "{policy:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn asked_about_some_ports_the_answer_for_them_is_the_full_one(world in world(), name in select(&CNIS)) {
+        let policies = world.policies();
+        let (cluster, cni) = (world.cluster(&policies), cni(name));
+        let asked = [(Protocol::Udp, 53), (Protocol::Tcp, 80), (Protocol::Sctp, 65535)];
+        let (full, about) = (Reach::new(&cluster, &cni), Reach::new(&cluster, &cni).about(&asked));
+        for (from, to) in pairs(&world.workloads()) {
+            let answer = |reach: &Reach<'_>| {
+                let answer = reach.connections(Peer::Workload(&from), Peer::Workload(&to));
+                asked.map(|(protocol, port)| (answer.certain.contains(protocol, port), answer.possible.contains(protocol, port)))
+            };
+            prop_assert_eq!(answer(&about), answer(&full));
+        }
     }
 
     #[test]

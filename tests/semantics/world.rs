@@ -34,6 +34,8 @@ pub(crate) fn cases(cases: u32) -> ProptestConfig {
         cases: if is_set("PROPTEST_CASES") { asked } else { cases },
         rng_seed: if is_set("PROPTEST_RNG_SEED") { rng_seed } else { RngSeed::Fixed(0x0C0F_FEE0) },
         failure_persistence: None,
+        // A share of what is generated is left aside, however many cases are asked for.
+        max_global_rejects: u32::MAX,
         ..ProptestConfig::default()
     }
 }
