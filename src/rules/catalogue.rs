@@ -21,7 +21,10 @@ fn examples(page: &str) -> (Vec<String>, Vec<String>) {
                 let text = block.take().unwrap();
                 if is_right { right.push(text) } else { wrong.push(text) }
             }
-            (Some(text), _) => *text += &format!("{line}\n"),
+            (Some(text), _) => {
+                text.push_str(line);
+                text.push('\n');
+            }
         }
     }
     (wrong, right)

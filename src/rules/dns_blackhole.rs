@@ -244,7 +244,7 @@ impl Rule for DnsBlackhole {
             let stop = Stop::of(view, &workload, &violation.aspect);
             // What stops lookups at the DNS pods stops them for everyone alike: it is one finding,
             // however many namespaces it is about.
-            let namespace = (stop != Stop::AtDns).then_some(&violation.namespace);
+            let namespace = (stop != Stop::Entering).then_some(&violation.namespace);
             let group = groups.entry((namespace, &violation.aspect, violation.badness, stop)).or_default();
             group.violations.push(violation);
             group.workloads.push(workload);
@@ -266,11 +266,11 @@ struct Group<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Stop {
     /// The pod's own policies do not let them out.
-    AtPod,
+    Leaving,
     /// The policies of the DNS pods do not let them in.
-    AtDns,
+    Entering,
     /// Both.
-    AtBoth,
+    Both,
 }
 
 impl Stop {
@@ -285,11 +285,11 @@ impl Stop {
             ends.push((out.certain.contains(protocol, port), inward.certain.contains(protocol, port)));
         }
         if ends.contains(&(true, false)) {
-            Self::AtDns
+            Self::Entering
         } else if !ends.is_empty() && ends.iter().all(|(out, inward)| !out && !inward) {
-            Self::AtBoth
+            Self::Both
         } else {
-            Self::AtPod
+            Self::Leaving
         }
     }
 }
@@ -555,7 +555,7 @@ fn explain_group(group: &Group<'_>, badness: u8, stop: Stop, moment: &Moment<'_>
     let workloads: Vec<&Workload> = group.workloads.iter().map(AsRef::as_ref).collect();
     let namespaces: BTreeSet<&Str> = group.violations.iter().map(|violation| &violation.namespace).collect();
     let namespaces: Vec<&Str> = namespaces.into_iter().collect();
-    let isolating = if stop == Stop::AtDns { Vec::new() } else { isolating_policies(view, &workloads) };
+    let isolating = if stop == Stop::Entering { Vec::new() } else { isolating_policies(view, &workloads) };
     let culprits = misses::of(view, &isolating);
     let (object, path) = place(&namespaces, moment, &isolating, &culprits);
     let namespace = if let [namespace] = namespaces.as_slice() { Some((*namespace).clone()) } else { None };
@@ -569,7 +569,7 @@ fn explain_group(group: &Group<'_>, badness: u8, stop: Stop, moment: &Moment<'_>
     .to_owned();
     finding.evidence.push(describe(view.dns()));
     finding.evidence.extend(culprits.into_iter().map(|miss| miss.text));
-    if stop != Stop::AtPod {
+    if stop != Stop::Leaving {
         finding.evidence.extend(refusals(view, &workloads));
     }
     let mut foreign = namespaces.iter().flat_map(|namespace| view.cluster.foreign_policies(namespace));
@@ -583,19 +583,19 @@ fn explain_group(group: &Group<'_>, badness: u8, stop: Stop, moment: &Moment<'_>
     let apply = if moment.change.is_some() { "apply this first" } else { "apply this as well" };
     finding.help = match (badness, stop) {
         (badness::DEPENDS, _) => "name the pods instead of their addresses, as below; or set `cni.name` and `cni.podRanges` in the configuration, so that they need not be guessed".to_owned(),
-        (_, Stop::AtPod) => format!("{apply}: it lets these pods reach DNS and opens nothing else"),
-        (_, Stop::AtDns) => format!("{apply}: it lets every pod ask the DNS pods and opens nothing else"),
-        (_, Stop::AtBoth) => format!("{apply}: it lets these pods reach DNS and every pod ask the DNS pods, and opens nothing else"),
+        (_, Stop::Leaving) => format!("{apply}: it lets these pods reach DNS and opens nothing else"),
+        (_, Stop::Entering) => format!("{apply}: it lets every pod ask the DNS pods and opens nothing else"),
+        (_, Stop::Both) => format!("{apply}: it lets these pods reach DNS and every pod ask the DNS pods, and opens nothing else"),
     };
     let mut documents = Vec::new();
-    if stop != Stop::AtDns {
+    if stop != Stop::Entering {
         let mut pods: BTreeMap<&Str, Vec<&Workload>> = BTreeMap::new();
         for workload in workloads {
             pods.entry(&workload.namespace).or_default().push(workload);
         }
         documents.extend(pods.iter().flat_map(|(namespace, workloads)| allow_dns(namespace, workloads, moment)));
     }
-    if stop != Stop::AtPod {
+    if stop != Stop::Leaving {
         let guarded: BTreeSet<&Str> = guarded_targets(view).map(|target| &target.workload.namespace).collect();
         let admitting = guarded.into_iter().flat_map(|namespace| {
             yaml::admit_dns_clients(view.dns(), namespace, &mut yaml::FreeNames::of(namespace, moment))
@@ -622,15 +622,14 @@ fn message(
         ([], _) => "pods to come".to_owned(),
         _ => words::some_of(&pods),
     };
-    let place = match namespaces {
-        [namespace] => format!("in namespace `{namespace}`, {whose}"),
-        _ => {
-            let named: Vec<_> = namespaces.iter().map(|namespace| format!("`{namespace}`")).collect();
-            format!("workloads of namespaces {}", words::some_of(&named))
-        }
+    let place = if let [namespace] = namespaces {
+        format!("in namespace `{namespace}`, {whose}")
+    } else {
+        let named: Vec<_> = namespaces.iter().map(|namespace| format!("`{namespace}`")).collect();
+        format!("workloads of namespaces {}", words::some_of(&named))
     };
     let by = match stop {
-        Stop::AtDns | Stop::AtBoth => {
+        Stop::Entering | Stop::Both => {
             let mut guards: Vec<String> = guarded_targets(view)
                 .flat_map(|target| view.reach().isolating(&target.workload, Direction::Ingress))
                 .map(|policy| format!("`{}/{}`", policy.namespace, policy.name))
@@ -640,7 +639,7 @@ fn message(
             let verb = if guards.len() == 1 { "isolates" } else { "isolate" };
             format!("{} {verb} the DNS pods and no policy there admits them", policies(&guards))
         }
-        Stop::AtPod => {
+        Stop::Leaving => {
             let names: Vec<_> = isolating.iter().map(|policy| format!("`{}`", policy.name)).collect();
             let verb = if names.len() == 1 { "isolates" } else { "isolate" };
             format!("{} {verb} egress and no policy admits DNS", policies(&names))
@@ -766,15 +765,16 @@ fn place(
     if let Some((change, _)) = moment.change {
         let reference = change.reference();
         let in_change = culprits.iter().find(|miss| of(&miss.namespace, &miss.policy) == reference);
-        let path = in_change.map(|miss| miss.path.clone()).unwrap_or_else(|| match change.after() {
-            Some(Object::NetworkPolicy(policy)) if !isolating.is_empty() && policy.isolates.egress => {
+        let path = match (in_change, change.after()) {
+            (Some(miss), _) => miss.path.clone(),
+            (None, Some(Object::NetworkPolicy(policy))) if !isolating.is_empty() && policy.isolates.egress => {
                 FieldPath::new("spec.policyTypes")
             }
-            Some(Object::NetworkPolicy(policy)) if policy.isolates.ingress => FieldPath::new("spec.ingress"),
-            Some(Object::Workload(workload)) => workload.pod_path().field("metadata").field("labels"),
-            Some(Object::Namespace(_)) => FieldPath::new("metadata.labels"),
-            _ => FieldPath::root(),
-        });
+            (None, Some(Object::NetworkPolicy(policy))) if policy.isolates.ingress => FieldPath::new("spec.ingress"),
+            (None, Some(Object::Workload(workload))) => workload.pod_path().field("metadata").field("labels"),
+            (None, Some(Object::Namespace(_))) => FieldPath::new("metadata.labels"),
+            (None, _) => FieldPath::root(),
+        };
         return (reference, path);
     }
     if let Some(miss) = culprits.first() {

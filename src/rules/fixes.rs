@@ -6,7 +6,11 @@ use std::collections::BTreeSet;
 use super::testing::*;
 use super::{Action, Finding};
 
-/// A cluster with something wrong with it.
+/// A change, judged by a gate.
+type Judge<'a> = &'a dyn Fn(&Gate) -> Said;
+
+/// Clusters with something wrong with them.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn broken() -> Vec<(&'static str, Gate)> {
     let shop =
         namespace("shop", "") + &deployment("shop/cart", "app: cart") + &deployment("shop/pay", "app: pay, net: wide");
@@ -221,7 +225,6 @@ fn what_is_offered_first_makes_the_change_pass() {
     let empty = gate(&shop);
     let full = gate(&(shop.clone() + &cart + &deny + &dns));
     let defended = gate(&(shop + &cart + &default_deny("shop")));
-    type Judge<'a> = &'a dyn Fn(&Gate) -> Said;
     let changes: [(&str, &Gate, Judge<'_>); 6] = [
         ("a first workload", &empty, &|gate| gate.create(&cart)),
         ("a namespace", &empty.without("Namespace shop"), &|gate| gate.create(&namespace("shop", ""))),

@@ -251,7 +251,7 @@ impl Rule for MissingDefaultDeny {
             groups.entry((&violation.namespace, cause)).or_default().push(violation);
         }
         let one = |((namespace, cause), group): ((&Str, Cause), Vec<&Violation>)| {
-            Some(self.explain_group(Group::new(namespace, &cause, group, moment)?, moment))
+            Some(self.explain_group(&Group::new(namespace, &cause, group, moment)?, moment))
         };
         groups.into_iter().filter_map(one).collect()
     }
@@ -443,12 +443,12 @@ impl MissingDefaultDeny {
         created.is_some_and(|created| age(created) < self.grace)
     }
 
-    fn explain_group(&self, group: Group<'_>, moment: &Moment<'_>) -> Finding {
+    fn explain_group(&self, group: &Group<'_>, moment: &Moment<'_>) -> Finding {
         let view = moment.view;
-        let (object, path) = self.place(&group, moment);
-        let mut finding = Finding::new(Some(group.namespace.clone()), object, path, message(&group, moment));
+        let (object, path) = self.place(group, moment);
+        let mut finding = Finding::new(Some(group.namespace.clone()), object, path, message(group, moment));
         finding.why = why(&group.directions, !group.openers.is_empty());
-        finding.evidence = evidence(&group, moment);
+        finding.evidence = evidence(group, moment);
         if let Some(foreign) = view.cluster.foreign_policies(group.namespace).next() {
             finding.evidence.push(format!(
                 "{} `{}` may isolate these pods too; its meaning is not judged here, so this is at most a warning",
@@ -468,7 +468,7 @@ impl MissingDefaultDeny {
                 group.namespace
             );
             finding.fix =
-                yaml::documents(&default_deny(&group, moment).iter().map(yaml::network_policy).collect::<Vec<_>>());
+                yaml::documents(&default_deny(group, moment).iter().map(yaml::network_policy).collect::<Vec<_>>());
         } else {
             let names: Vec<_> = group.openers.iter().map(|policy| format!("`{}`", policy.name)).collect();
             finding.help = format!(
@@ -477,7 +477,7 @@ impl MissingDefaultDeny {
                 if names.len() == 1 { "it" } else { "they" },
                 if names.len() == 1 { "s" } else { "" },
             );
-            let mut narrowed = narrowed(&group, view);
+            let mut narrowed = narrowed(group, view);
             if group.directions.contains(&Direction::Ingress) {
                 // What is dropped let everybody ask the DNS pods, if this is where they are.
                 let mut names = yaml::FreeNames::of(group.namespace, moment);

@@ -310,7 +310,7 @@ impl Said {
     pub(super) fn text(&self) -> String {
         let told = |it: &Finding| {
             let path = if it.path.is_root() { String::new() } else { format!(" {}", it.path) };
-            let evidence: String = it.evidence.iter().map(|line| format!("- {line}\n")).collect();
+            let evidence = it.evidence.iter().map(|line| format!("- {line}\n")).collect::<Vec<_>>().concat();
             let Finding { action, rule, object, message, why, help, fix, .. } = it;
             format!("{action} {} {object}{path}\n{message}\nwhy: {why}\n{evidence}help: {help}\n{fix}", rule.code)
         };

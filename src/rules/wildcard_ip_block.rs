@@ -179,7 +179,7 @@ impl Rule for WildcardIpBlock {
         let cluster = moment.view.cluster;
         let Some(state) = cluster.namespace(&violation.namespace) else { return Action::Warn };
         // A policy that could not be read in full may admit less than it seems to.
-        let is_partial = self.behind(violation, state).iter().any(|policy| policy.is_partial);
+        let is_partial = state.policies.iter().any(|policy| policy.is_partial);
         let is_foreign = cluster.foreign_policies(&violation.namespace).next().is_some();
         if is_partial || is_foreign { Action::Warn } else { Action::Deny }
     }
@@ -187,16 +187,19 @@ impl Rule for WildcardIpBlock {
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
         // A policy's two families and directions are one finding; so are pods wide by the same policies.
         let mut groups: BTreeMap<(&Str, Vec<Str>), Vec<&Violation>> = BTreeMap::new();
+        let mut wide: BTreeMap<(&Str, &Aspect), Vec<&NetworkPolicy>> = BTreeMap::new();
         for violation in violations {
             let Some(state) = moment.view.cluster.namespace(&violation.namespace) else { continue };
-            let policies = self.behind(violation, state);
             // Pods under a policy that is wide by itself are that policy's finding.
-            if let (Subject::Workload(_), Aspect::WideBlock(direction, family)) =
-                (&violation.subject, &violation.aspect)
-                && policies.iter().any(|it| self.excess(&self.admitted(it, *direction), *family).is_some())
-            {
-                continue;
+            if let Subject::Workload(id) = &violation.subject {
+                let key = (&violation.namespace, &violation.aspect);
+                let wide = wide.entry(key).or_insert_with(|| self.wide_policies(state, &violation.aspect));
+                let workload = state.workloads.get(id);
+                if workload.is_some_and(|it| wide.iter().any(|policy| policy.pods.matches(&it.labels))) {
+                    continue;
+                }
             }
+            let policies = self.behind(violation, state);
             let names = policies.iter().map(|policy| policy.name.clone()).collect();
             groups.entry((&violation.namespace, names)).or_default().push(violation);
         }
@@ -309,6 +312,14 @@ impl WildcardIpBlock {
             reason = "a percentage lies between 0 and 100"
         )]
         (percent > f64::from(self.max_share)).then(|| percent.ceil() as u8)
+    }
+
+    /// The policies of a namespace that are wide by themselves.
+    fn wide_policies<'a>(&self, state: &'a NamespaceState, aspect: &Aspect) -> Vec<&'a NetworkPolicy> {
+        let Aspect::WideBlock(direction, family) = aspect else { return Vec::new() };
+        let policies = state.policies.iter().map(AsRef::as_ref);
+        let isolating = policies.filter(|policy| policy.isolates.contains(*direction));
+        isolating.filter(|it| self.excess(&self.admitted(it, *direction), *family).is_some()).collect()
     }
 
     /// The policies a violation comes from.

@@ -124,9 +124,9 @@ fn an_allow_all_for_one_workload_opens_that_workload() {
 
 #[test]
 fn a_selector_of_many_keys_does_not_hide_that_it_leaves_pods_out() {
-    let keys: String = (0..20).map(|n| format!("{{key: k{n}, operator: DoesNotExist}}, ")).collect();
-    let riddled =
-        policy("shop/deny", &format!("podSelector: {{matchExpressions: [{keys}]}}, policyTypes: [Ingress, Egress]"));
+    let keys: Vec<_> = (0..20).map(|n| format!("{{key: k{n}, operator: DoesNotExist}}")).collect();
+    let pods = format!("podSelector: {{matchExpressions: [{}]}}", keys.join(", "));
+    let riddled = policy("shop/deny", &format!("{pods}, policyTypes: [Ingress, Egress]"));
     shop(&[&riddled]).check().is(&["deny NP001"]);
 }
 

@@ -15,6 +15,11 @@ fn egress(name: &str, peers: &str) -> String {
     policy(&format!("shop/{name}"), &format!("podSelector: {{}}, policyTypes: [Egress], egress: [{{to: [{peers}]}}]"))
 }
 
+/// The first networks of prefix length 8.
+fn slash_eights(count: u8) -> String {
+    (0..count).map(|n| format!("{n}.0.0.0/8")).collect::<Vec<_>>().join(" ")
+}
+
 fn check(networks: &str) -> Said {
     shop(&[&blocks("net", networks)]).check()
 }
@@ -57,9 +62,9 @@ fn short_prefixes_are_wide_and_a_slash_four_is_not() {
 
 #[test]
 fn many_blocks_add_up() {
-    let quarter: String = (0..64).map(|n| format!("{n}.0.0.0/8 ")).collect();
+    let quarter = slash_eights(64);
     check(&quarter).is(&["warn NP003"]).mentions("25 % of IPv4");
-    let sixteen: String = (0..16).map(|n| format!("{n}.0.0.0/8 ")).collect();
+    let sixteen = slash_eights(16);
     check(&sixteen).nothing();
 }
 
@@ -258,7 +263,7 @@ fn as_few_blocks_are_dropped_as_it_takes_and_allowed_ones_never() {
     let said = shop(&[&net]).check();
     assert!(said.only().fix.contains("64.0.0.0/8") && said.only().fix.contains("203.0.113.0/24"), "{said:#?}");
     assert!(!said.only().fix.contains("0.0.0.0/1"));
-    let sixty: String = (0..60).map(|n| format!("{n}.0.0.0/8 ")).collect();
+    let sixty = slash_eights(60);
     let fixed = shop(&[&blocks("net", &sixty)]);
     fixed.with(&fixed.check().only().fix).check().nothing();
     let allowed = shop(&[&blocks("net", "0.0.0.0/1 128.0.0.0/1")]).option("wildcard-ip-block", "allow: [0.0.0.0/1]");
