@@ -26,7 +26,7 @@ const NAMES: [&str; 6] = [
 ];
 
 /// Long enough for an experiment, too short to be kept for anything else.
-const LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+const LIFE: Duration = Duration::from_hours(90 * 24);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args_os().nth(1).map_or_else(|| PathBuf::from("certs-dev"), PathBuf::from);
@@ -59,7 +59,7 @@ fn params(names: Vec<String>, common_name: &str) -> Result<CertificateParams, rc
     params.distinguished_name.push(DnType::CommonName, common_name);
     let now = SystemTime::now();
     // Clocks of containers may be a little behind.
-    params.not_before = (now - Duration::from_secs(60 * 60)).into();
+    params.not_before = (now - Duration::from_hours(1)).into();
     params.not_after = (now + LIFE).into();
     Ok(params)
 }

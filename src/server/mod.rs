@@ -108,7 +108,7 @@ impl Default for Limits {
             body: 7 * 1024 * 1024,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(10),
-            idle: Duration::from_secs(180),
+            idle: Duration::from_mins(3),
         }
     }
 }
