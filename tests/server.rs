@@ -531,13 +531,13 @@ async fn the_deadline_denies_where_the_configuration_says_so_and_the_mode_lets_i
     let (_held, reviewer) = Held::new();
     let server = start(|options| options.reviewer = reviewer).await;
     server.rules.send_replace(rules(Action::Deny));
-    let late = server.https().await.send(Request::post("/validate?timeout=10ms"), review("late")).await.unwrap();
+    let late = server.https().await.send(Request::post("/validate?timeout=250ms"), review("late")).await.unwrap();
     assert_eq!(late.json()["response"]["allowed"], false);
     let lenient = RuleSet { mode: Mode::Warn, ..Arc::into_inner(rules(Action::Deny)).unwrap() };
     server.rules.send_replace(Arc::new(lenient));
     let over_h2 = server.h2().await;
     let mut sender = over_h2.sender.clone();
-    let request = Request::post("https://localhost/validate?timeout=10ms").body(Full::new(review("h2").into()));
+    let request = Request::post("https://localhost/validate?timeout=250ms").body(Full::new(review("h2").into()));
     let late = Received::of(sender.send_request(request.unwrap()).await.unwrap()).await.unwrap();
     assert_eq!((&late.json()["response"]["uid"], &late.json()["response"]["allowed"]), (&json!("h2"), &json!(true)));
 }
