@@ -516,11 +516,14 @@ impl MissingDefaultDeny {
             Subject::Workload(id) => Some(id),
             Subject::Namespace | Subject::Policy(_) => None,
         });
-        let object = match (&group.state.object, workload) {
-            (None, Some(id)) => of(&id.kind, Some(group.namespace), &id.name),
-            (Some(_), _) | (None, None) => of("Namespace", None, group.namespace),
-        };
-        (object, FieldPath::root())
+        // What the namespace holds is written by whoever reads this; the Namespace often is not.
+        match (workload, group.state.policies.iter().next()) {
+            (Some(id), _) => (of(&id.kind, Some(group.namespace), &id.name), FieldPath::root()),
+            (None, Some(policy)) => {
+                (of("NetworkPolicy", Some(group.namespace), &policy.name), self.lacking_field(policy))
+            }
+            (None, None) => (of("Namespace", None, group.namespace), FieldPath::root()),
+        }
     }
 
     /// The field that keeps a policy from being a default-deny.
