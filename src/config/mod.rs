@@ -1,6 +1,6 @@
 //! The configuration: one YAML file into rules that are ready to run.
 //!
-//! [`read`] is strict: an unknown field, a wrong value or an option no rule has is a problem with
+//! [`read()`] is strict: an unknown field, a wrong value or an option no rule has is a problem with
 //! its place in the file. What it accepts is [`Settings`], every field defaulted, and
 //! [`Settings::rule_set`] cannot fail.
 //!
@@ -102,7 +102,7 @@ struct RuleSettings {
     options: serde_json::Map<String, Value>,
 }
 
-/// Takes any mapping; what is in it is the rule's to judge, in [`read`].
+/// Takes any mapping; what is in it is the rule's to judge, in [`read()`].
 impl<'de> Deserialize<'de> for RuleSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let options: Option<serde_json::Map<String, Value>> = Deserialize::deserialize(deserializer)?;
