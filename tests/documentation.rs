@@ -81,3 +81,15 @@ fn the_readme_says_what_the_program_says() {
     holds("metrics", &metrics_table());
     holds("demo", &demonstration());
 }
+
+#[test]
+fn the_review_that_make_run_tells_of_is_denied_over_the_example_cluster() {
+    let answer = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["review", "deploy/demo/review.json", "--cluster", "deploy/demo/cluster"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&answer.stdout);
+    assert_eq!(answer.status.code(), Some(1), "{said}");
+    assert!(said.contains("NP001 missing-default-deny"), "{said}");
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
+use jiff::fmt::serde::duration::friendly;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -111,6 +112,7 @@ pub(crate) struct MissingDefaultDeny {
     directions: Vec<RequiredDirection>,
     /// How long after a namespace is created its workloads are warned about and not denied, for
     /// tools that apply policies last: `30s`, `5m`.
+    #[serde(serialize_with = "friendly::compact::required")]
     #[schemars(with = "String")]
     grace: SignedDuration,
     /// Labels of pods that may be given everything back: an egress gateway, a scanner. A pod that

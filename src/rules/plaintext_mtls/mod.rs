@@ -6,6 +6,7 @@ mod explain;
 mod tests;
 
 use jiff::SignedDuration;
+use jiff::fmt::serde::duration::friendly;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,7 @@ pub(crate) struct PlaintextMtls {
     pub new_workloads: Option<Action>,
     /// How long after a namespace is created its workloads are warned about and not denied, for
     /// tools that apply policies last: `30s`, `5m`.
+    #[serde(serialize_with = "friendly::compact::required")]
     #[schemars(with = "String")]
     pub grace: SignedDuration,
     /// Whether every workload must be in the mesh. Pods on their node's network, gateways, the

@@ -98,6 +98,7 @@ pub(crate) struct WildcardIpBlock {
     /// The largest share of an address family that may be admitted, in percent. The default is that
     /// of a `/4`, rounded up: blocks of prefix length 3 and less exceed it, and so do more than one
     /// `/4`.
+    #[serde(deserialize_with = "percent")]
     #[schemars(range(min = 0, max = 100))]
     max_share: u8,
     /// Ranges that may be admitted: they do not count, whatever block they are part of.
@@ -115,6 +116,14 @@ pub(crate) struct WildcardIpBlock {
 enum JudgedDirection {
     Ingress,
     Egress,
+}
+
+fn percent<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
+    let percent = u8::deserialize(deserializer)?;
+    if percent > 100 {
+        return Err(serde::de::Error::custom(format_args!("a share is 0 to 100 percent, not {percent}")));
+    }
+    Ok(percent)
 }
 
 impl Default for WildcardIpBlock {
