@@ -109,6 +109,10 @@ async fn serve(args: &Args, settings: &Settings, config: Vec<u8>, cluster: Clust
         ..Options::new(&args.tls_cert, &args.tls_key)
     };
     count_objects(&telemetry.metrics, &cluster);
+    // Both were read before anything is served; a source that takes longer opens its gate later.
+    telemetry.readiness.gate("cluster", "reading manifests").open();
+    telemetry.readiness.gate("configuration", "reading the file").open();
+    telemetry.metrics.config_current(true);
     let (cluster_sender, cluster) = watch::channel(Arc::new(cluster));
     let (rules_sender, rules) = watch::channel(Arc::new(settings.rule_set()));
 
