@@ -93,7 +93,10 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     };
     logs::init(format, args.log_level.as_deref())?;
     let runtime = server::runtime().context("the runtime cannot be started")?;
-    runtime.block_on(serve(args, &settings, bytes, cluster))
+    let outcome = runtime.block_on(serve(args, &settings, bytes, cluster));
+    // A review that was given up on may still be at work; the process does not wait for it.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(args: &Args, settings: &Settings, config: Vec<u8>, cluster: Cluster) -> anyhow::Result<Outcome> {

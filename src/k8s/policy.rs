@@ -59,7 +59,7 @@ pub(super) fn lower<'a>(source: impl Source<'a>, namespace: &str) -> Read {
         isolates,
         ingress,
         egress,
-        is_partial: !cx.problems.is_empty(),
+        is_partial: cx.is_partial,
     };
     Ok(Lowered { object: Some(Object::NetworkPolicy(Arc::new(policy))), problems: cx.problems })
 }
@@ -71,7 +71,7 @@ fn isolates(written: &[String], has_egress_rules: bool, cx: &mut Problems) -> Di
         return Directions { ingress: true, egress: has_egress_rules };
     }
     if written.len() > 2 {
-        cx.push(FieldPath::new("spec.policyTypes"), "there are only two policy types: list each once");
+        cx.remark(FieldPath::new("spec.policyTypes"), "there are only two policy types: list each once");
     }
     let mut isolates = Directions::default();
     for (i, policy_type) in written.iter().enumerate() {
@@ -90,10 +90,18 @@ fn isolates(written: &[String], has_egress_rules: bool, cx: &mut Problems) -> Di
 #[derive(Default)]
 struct Problems {
     problems: Vec<Problem>,
+    /// Whether the meaning of something is not known.
+    is_partial: bool,
 }
 
 impl Problems {
     fn push(&mut self, path: FieldPath, message: impl Into<String>) {
+        self.is_partial = true;
+        self.remark(path, message);
+    }
+
+    /// Something that is written wrongly and means what it means all the same.
+    fn remark(&mut self, path: FieldPath, message: impl Into<String>) {
         self.problems.push(Problem::new(path, message));
     }
 
@@ -165,7 +173,7 @@ impl Problems {
         };
         let Some(mapped) = unmapped(&net) else { return Some(net) };
         // `net.IPNet` of Go takes it for the IPv4 network; newer API servers refuse it.
-        self.push(path(), format!("`{text}` is IPv4 written as IPv6, which not all take alike: write `{mapped}`"));
+        self.remark(path(), format!("`{text}` is IPv4 written as IPv6, which not all take alike: write `{mapped}`"));
         Some(mapped)
     }
 

@@ -175,6 +175,10 @@ fn certain_at<'f, 'p>(
     }
 }
 
+/// How many ports are looked up in how many rules at most, to find what is certain. Policies that
+/// people write take a handful; one of the largest size the API server stores would take billions.
+const MOST_COMPARISONS: usize = 100_000;
+
 /// The connections whose addresses together cover a range: `0.0.0.0/1` in one rule and
 /// `128.0.0.0/1` in another admit everyone to the ports both name.
 fn covering(parts: &[(&IpSet, &ConnectionSet)], range: &IpSet) -> ConnectionSet {
@@ -189,6 +193,10 @@ fn covering(parts: &[(&IpSet, &ConnectionSet)], range: &IpSet) -> ConnectionSet 
             ranges.flat_map(|(first, last)| [Some(*first), last.checked_add(1)]).flatten().collect();
         starts.sort_unstable();
         starts.dedup();
+        // What takes too long to find out is not certain.
+        if starts.len().saturating_mul(parts.len()) > MOST_COMPARISONS {
+            continue;
+        }
         let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
         let open = starts.iter().copied().zip(ends).filter(|(first, _)| {
             let of_port = parts.iter().filter(|(_, connections)| connections.contains(protocol, *first));

@@ -208,7 +208,7 @@ proptest! {
         let stands = matches!(object["kind"].as_str(), Some("NetworkPolicy" | "PeerAuthentication" | "Deployment"));
         prop_assert!(!(is_named && stands) || lowered.object.is_some(), "{:?}", lowered.problems);
         if let Some(Object::NetworkPolicy(policy)) = &lowered.object {
-            prop_assert_eq!(policy.is_partial, lowered.problems.iter().any(|it| it.path.as_str().starts_with("spec")));
+            prop_assert!(!policy.is_partial || lowered.problems.iter().any(|it| it.path.as_str().starts_with("spec")));
         }
     }
 

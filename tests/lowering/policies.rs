@@ -19,7 +19,7 @@ fn text(spec: &str) -> String {
 /// What is said of a policy of this spec.
 fn said(spec: &str) -> Vec<String> {
     let said = problems(&text(spec));
-    assert_eq!(of(spec).is_partial, !said.is_empty(), "{spec}");
+    assert!(!of(spec).is_partial || !said.is_empty(), "{spec}");
     said
 }
 

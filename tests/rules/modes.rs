@@ -41,3 +41,42 @@ fn an_action_can_be_set_for_each_rule() {
     gate("off").create(&deployment("shop", "cart")).silent("NP001");
     gate("warn").create(&deployment("shop", "cart")).warned("NP001");
 }
+
+#[test]
+fn a_new_workload_that_says_no_to_the_mesh_of_its_namespace_is_warned_about() {
+    let meshed = "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio-injection: enabled}}}";
+    let strict = "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: shop}, spec: {mtls: {mode: STRICT}}}";
+    let out = deployment("shop", "cart")
+        .replace("labels: {app: cart}", "labels: {app: cart, sidecar.istio.io/inject: 'false'}");
+    let verdicts = Gate::over(&[DNS, meshed, strict]).create(&out);
+    let finding = verdicts.warned("MT001");
+    assert!(finding.message.contains("cart"), "{}", finding.message);
+    Gate::over(&[DNS, OPEN]).create(&out).silent("MT001");
+}
+
+#[test]
+fn a_policy_as_large_as_can_be_stored_is_judged_as_a_small_one() {
+    let closed = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny, namespace: shop}, spec: {podSelector: {}, policyTypes: [Ingress, Egress]}}";
+    let gate = Gate::over(&[DNS, OPEN, closed, &deployment("shop", "cart")]);
+    let repeated = |rule: &str, times: usize| {
+        let rules = vec![rule; times].join(", ");
+        super::gate::policy("shop", "many", &format!("podSelector: {{}}, ingress: [{rules}]"))
+    };
+    gate.create(&repeated("{}", 5000)).denied("NP001");
+    gate.create(&repeated("{ports: [{protocol: TCP}]}", 5000)).denied("NP001");
+    let stairs: Vec<String> = (1..3000).map(|port| format!("{{ports: [{{port: {port}, endPort: 65535}}]}}")).collect();
+    gate.create(&super::gate::policy("shop", "many", &format!("podSelector: {{}}, ingress: [{}]", stairs.join(", "))))
+        .denied("NP001");
+    let blocks: Vec<String> = (0..2000)
+        .map(|n| {
+            format!(
+                "{{from: [{{ipBlock: {{cidr: {}.{}.0.0/16}}}}], ports: [{{port: {}}}]}}",
+                n / 250 + 1,
+                n % 250,
+                n + 1
+            )
+        })
+        .collect();
+    gate.create(&super::gate::policy("shop", "many", &format!("podSelector: {{}}, ingress: [{}]", blocks.join(", "))))
+        .silent("NP001");
+}

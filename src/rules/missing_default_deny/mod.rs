@@ -1,6 +1,7 @@
 //! NP001.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 use jiff::fmt::serde::duration::friendly;
@@ -13,10 +14,10 @@ use super::{
 };
 use crate::cluster::NamespaceState;
 use crate::model::{
-    Change, Direction, Directions, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec,
-    PolicyRule, Port, Selector, Str, Workload,
+    Change, Direction, Directions, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, Operator, PeerSpec,
+    PolicyRule, Port, Requirement, Selector, Str, Workload,
 };
-use crate::netset::{Family, IpSet, Protocol};
+use crate::netset::{Family, IpSet, PortSet, Protocol};
 use crate::reach::Truth;
 
 /// Reports namespaces in which some pod, present or future, is not isolated by default.
@@ -232,7 +233,7 @@ impl Rule for MissingDefaultDeny {
         let state = view.cluster.namespace(&violation.namespace);
         let is_unknown = violation.badness == badness::UNCERTAIN
             || view.cluster.foreign_policies(&violation.namespace).next().is_some()
-            || state.is_some_and(|state| state.policies.iter().any(|policy| policy.is_partial));
+            || violation.badness == badness::NOT_ISOLATED && state.is_some_and(may_isolate_more);
         // A namespace must exist before its policies can. Where nothing runs nothing is open, and what
         // is created there is judged: whoever clears a namespace is not held up.
         let is_empty = violation.subject == Subject::Namespace
@@ -555,28 +556,29 @@ fn opening_path(policy: &NetworkPolicy, directions: &[Direction]) -> FieldPath {
 fn narrowed(group: &Group<'_>, view: &View<'_>) -> Vec<NetworkPolicy> {
     let mut policies: Vec<NetworkPolicy> = group.openers.iter().map(|policy| (*policy).clone()).collect();
     for &direction in &group.directions {
-        while opens(view, &policies.iter().collect::<Vec<_>>(), direction) != Truth::No {
-            let widest = policies.iter().enumerate().flat_map(|(p, policy)| {
-                let rules = policy.rules(direction).iter().enumerate();
-                rules.flat_map(move |(r, rule)| widths(rule).into_iter().map(move |(peer, width)| (p, r, peer, width)))
-            });
-            let Some((p, r, peer, _)) = widest.max_by(|a, b| a.3.total_cmp(&b.3)) else { break };
-            let Some(policy) = policies.get_mut(p) else { break };
-            let rules = match direction {
-                Direction::Ingress => &mut policy.ingress,
-                Direction::Egress => &mut policy.egress,
-            };
-            let is_last = match (rules.get_mut(r).and_then(|rule| rule.peers.as_mut()), peer) {
-                (Some(peers), Some(peer)) => {
-                    peers.remove(peer);
-                    peers.is_empty()
-                }
-                (None, _) | (_, None) => true,
-            };
-            if is_last {
-                rules.remove(r);
+        let mut parts: Vec<(Part, f64)> = Vec::new();
+        for (p, policy) in policies.iter().enumerate() {
+            for (r, rule) in policy.rules(direction).iter().enumerate() {
+                parts.extend(widths(rule).into_iter().map(|(peer, width)| ((p, r, peer), width)));
             }
         }
+        parts.sort_by(|(a, a_width), (b, b_width)| b_width.total_cmp(a_width).then_with(|| b.cmp(a)));
+        let parts: Vec<Part> = parts.into_iter().map(|(part, _)| part).collect();
+        // The fewest that must go: dropping one more never opens anything.
+        let (mut enough, mut too_few) = (parts.len(), 0);
+        let opens_without = |dropped: usize| {
+            let left = without(&policies, direction, parts.get(..dropped).unwrap_or_default());
+            opens(view, &left.iter().collect::<Vec<_>>(), direction) != Truth::No
+        };
+        while too_few < enough {
+            let half = usize::midpoint(too_few, enough);
+            if opens_without(half) {
+                too_few = half + 1;
+            } else {
+                enough = half;
+            }
+        }
+        policies = without(&policies, direction, parts.get(..enough).unwrap_or_default());
     }
     for (policy, written) in policies.iter_mut().zip(&group.openers) {
         if policy.egress != written.egress {
@@ -588,6 +590,28 @@ fn narrowed(group: &Group<'_>, view: &View<'_>) -> Vec<NetworkPolicy> {
     }
     let changed = policies.into_iter().zip(&group.openers).filter(|(policy, written)| policy != **written);
     changed.map(|(policy, _)| policy).collect()
+}
+
+/// A rule of a policy, or one of its peers: their places.
+type Part = (usize, usize, Option<usize>);
+
+/// The policies without some parts. A rule left without peers goes, since it would admit everyone.
+fn without(policies: &[NetworkPolicy], direction: Direction, dropped: &[Part]) -> Vec<NetworkPolicy> {
+    let dropped: BTreeSet<Part> = dropped.iter().copied().collect();
+    let kept_rule = |p: usize, r: usize, rule: &PolicyRule| {
+        let Some(peers) = &rule.peers else { return (!dropped.contains(&(p, r, None))).then(|| rule.clone()) };
+        let kept = peers.iter().enumerate().filter(|(i, _)| !dropped.contains(&(p, r, Some(*i))));
+        let kept: Vec<PeerSpec> = kept.map(|(_, peer)| peer.clone()).collect();
+        (!kept.is_empty()).then(|| PolicyRule { peers: Some(kept), ports: rule.ports.clone() })
+    };
+    let kept_policy = |(p, policy): (usize, &NetworkPolicy)| {
+        let rules = policy.rules(direction).iter().enumerate().filter_map(|(r, rule)| kept_rule(p, r, rule)).collect();
+        match direction {
+            Direction::Ingress => NetworkPolicy { ingress: rules, ..policy.clone() },
+            Direction::Egress => NetworkPolicy { egress: rules, ..policy.clone() },
+        }
+    };
+    policies.iter().enumerate().map(kept_policy).collect()
 }
 
 /// How much a rule admits, apart for each peer that may be dropped: its share of addresses times
@@ -766,6 +790,17 @@ fn isolating(state: &NamespaceState, direction: Direction) -> impl Iterator<Item
     state.policies.iter().map(AsRef::as_ref).filter(move |policy| policy.isolates.contains(direction))
 }
 
+/// Whether a policy may isolate more than could be read of it: by an operator of its selector or by
+/// a policy type that this version does not know. Nothing else that cannot be read makes a
+/// difference: what a policy admits only adds up, so it takes nothing back, and what is certain to be
+/// open stays so whatever odd network somebody puts beside it.
+fn may_isolate_more(state: &Arc<NamespaceState>) -> bool {
+    let is_unread = |it: &Requirement| matches!(it.operator, Operator::Unknown(_));
+    state.policies.iter().any(|policy| {
+        policy.pods.requirements().iter().any(is_unread) || policy.is_partial && policy.isolates != Directions::BOTH
+    })
+}
+
 fn given_back(opens: Truth) -> Option<u8> {
     match opens {
         Truth::No => None,
@@ -774,8 +809,9 @@ fn given_back(opens: Truth) -> Option<u8> {
     }
 }
 
-/// A policy that admits more of a protocol's ports than this leaves out a few at most: half of them.
-const MOST_PORTS: u32 = 32766;
+/// Admitting more TCP ports than this, an eighth of them, is as good as admitting them all: nobody
+/// listens on so many, and whoever may choose the range chooses one that holds the ports that are.
+const MOST_PORTS: u32 = 8191;
 
 /// How many TCP ports a rule admits at most; overlapping ranges count twice.
 fn tcp_ports(rule: &PolicyRule) -> u32 {
@@ -786,34 +822,56 @@ fn tcp_ports(rule: &PolicyRule) -> u32 {
         Port::Range(first, last) => u32::from(*last) - u32::from(*first) + 1,
         Port::Named(_) | Port::Unreadable => 0,
     });
-    counts.sum()
+    counts.fold(0, u32::saturating_add)
 }
 
 /// A quick no to [`opens`]: too few ports in all the rules together.
 fn might_open<'p>(policies: impl IntoIterator<Item = &'p NetworkPolicy>, direction: Direction) -> bool {
     let rules = policies.into_iter().flat_map(|policy| policy.rules(direction));
-    rules.map(tcp_ports).sum::<u32>() > MOST_PORTS
+    rules.map(tcp_ports).fold(0, u32::saturating_add) > MOST_PORTS
 }
 
 /// Whether policies together admit everything: most TCP ports, each for every pod of every
 /// namespace and for most addresses of a family.
 fn opens(view: &View<'_>, policies: &[&NetworkPolicy], direction: Direction) -> Truth {
-    let rules: Vec<(&PolicyRule, Vec<(u16, u16)>)> = policies
+    let rules = || policies.iter().flat_map(|policy| policy.rules(direction));
+    // Rules that name nobody are the plain case, and need no looking at single ports.
+    let to_everyone = PortSet::from_ranges(rules().filter(|rule| rule.peers.is_none()).flat_map(tcp_ranges));
+    if to_everyone.count() > f64::from(MOST_PORTS) {
+        return Truth::Yes;
+    }
+    let named: Vec<Named> = rules().filter_map(Named::of).collect();
+    let mut cuts: Vec<u32> = named
         .iter()
-        .flat_map(|policy| policy.rules(direction))
-        .map(|rule| (rule, tcp_ranges(rule)))
-        .filter(|(_, ranges)| !ranges.is_empty())
+        .flat_map(|rule| &rule.ports)
+        .chain(to_everyone.ranges())
+        .flat_map(|(first, last)| [u32::from(*first), u32::from(*last) + 1])
         .collect();
-    // Between two neighbouring cuts all ports are admitted alike.
-    let mut cuts: Vec<u32> =
-        rules.iter().flat_map(|(_, ranges)| ranges).flat_map(|(a, b)| [u32::from(*a), u32::from(*b) + 1]).collect();
     cuts.sort_unstable();
     cuts.dedup();
+    let size: usize = named
+        .iter()
+        .map(|rule| 1 + rule.ports.len() + rule.addresses.v4.ranges().len() + rule.addresses.v6.ranges().len())
+        .sum();
+    if size.saturating_mul(cuts.len()) > MOST_STEPS {
+        // Too many to tell their ports apart: what they admit together is what is left to ask.
+        let ports = PortSet::from_ranges(
+            named.iter().flat_map(|rule| rule.ports.iter().copied()).chain(to_everyone.ranges().iter().copied()),
+        );
+        let is_wide = ports.count() > f64::from(MOST_PORTS);
+        return if is_wide { admits_everyone(view, &named.iter().collect::<Vec<_>>()) } else { Truth::No };
+    }
+    // Between two neighbouring cuts all ports are admitted alike.
     let (mut certain, mut possible) = (0, 0);
     for (first, next) in cuts.iter().zip(cuts.iter().skip(1)) {
-        let at = |ranges: &[(u16, u16)]| ranges.iter().any(|(a, b)| (u32::from(*a)..=u32::from(*b)).contains(first));
-        let admitting: Vec<_> = rules.iter().filter(|(_, ranges)| at(ranges)).map(|(rule, _)| *rule).collect();
-        match admits_everyone(view, &admitting) {
+        let Ok(port) = u16::try_from(*first) else { break };
+        let truth = if to_everyone.contains(port) {
+            Truth::Yes
+        } else {
+            let here = named.iter().filter(|rule| rule.ports.iter().any(|(a, b)| (*a..=*b).contains(&port)));
+            admits_everyone(view, &here.collect::<Vec<_>>())
+        };
+        match truth {
             Truth::Yes => {
                 certain += next - first;
                 possible += next - first;
@@ -826,6 +884,38 @@ fn opens(view: &View<'_>, policies: &[&NetworkPolicy], direction: Direction) -> 
         (true, _) => Truth::Yes,
         (false, true) => Truth::Maybe,
         (false, false) => Truth::No,
+    }
+}
+
+/// How much comparing of ports and addresses a question is worth. A policy that people write takes
+/// hundreds of steps; one of the largest size the API server stores would take billions.
+const MOST_STEPS: usize = 100_000;
+
+/// A rule with peers, as far as it can help to admit everyone.
+struct Named {
+    ports: Vec<(u16, u16)>,
+    addresses: IpSet,
+    admits_strangers: bool,
+}
+
+impl Named {
+    fn of(rule: &PolicyRule) -> Option<Self> {
+        let peers = rule.peers.as_ref()?;
+        let blocks = peers.iter().filter_map(|peer| match peer {
+            PeerSpec::Block(block) => Some(&block.addresses),
+            PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
+        });
+        let addresses = IpSet::union_of(blocks);
+        let admits_strangers = peers.iter().any(|peer| match peer {
+            PeerSpec::Pods { namespaces: Some(namespaces), pods, .. } => admits_strangers(namespaces, pods),
+            PeerSpec::Pods { namespaces: None, .. } | PeerSpec::Block(_) | PeerSpec::Unreadable => false,
+        });
+        let ports = tcp_ranges(rule);
+        (!ports.is_empty() && (admits_strangers || !addresses.is_empty())).then_some(Self {
+            ports,
+            addresses,
+            admits_strangers,
+        })
     }
 }
 
@@ -842,25 +932,13 @@ fn tcp_ranges(rule: &PolicyRule) -> Vec<(u16, u16)> {
 
 /// Whether the peers of some rules, taken together, are everyone: every pod of every namespace and
 /// most addresses of a family.
-fn admits_everyone(view: &View<'_>, rules: &[&PolicyRule]) -> Truth {
-    if rules.iter().any(|rule| rule.peers.is_none()) {
-        return Truth::Yes;
-    }
-    let peers = || rules.iter().flat_map(|rule| rule.peers.iter().flatten());
-    let blocks = peers().filter_map(|peer| match peer {
-        PeerSpec::Block(block) => Some(&block.addresses),
-        PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
-    });
-    let addresses = IpSet::union_of(blocks);
+fn admits_everyone(view: &View<'_>, rules: &[&Named]) -> Truth {
+    let addresses = IpSet::union_of(rules.iter().map(|rule| &rule.addresses));
     let wide: Vec<Family> = Family::ALL.into_iter().filter(|family| space::share(&addresses, *family) > 0.5).collect();
     if wide.is_empty() {
         return Truth::No;
     }
-    let mut selectors = peers().filter_map(|peer| match peer {
-        PeerSpec::Pods { namespaces: Some(namespaces), pods, .. } => Some((namespaces, pods)),
-        PeerSpec::Pods { namespaces: None, .. } | PeerSpec::Block(_) | PeerSpec::Unreadable => None,
-    });
-    if selectors.any(|(namespaces, pods)| admits_strangers(namespaces, pods)) {
+    if rules.iter().any(|rule| rule.admits_strangers) {
         return Truth::Yes;
     }
     // Blocks may cover the pods as well.

@@ -246,6 +246,9 @@ impl Rule for PlaintextMtls {
         let asked = match (&violation.aspect, &case) {
             (Aspect::OutsideMesh, Case::Left(was)) if was.has_strict() => Action::Deny,
             (Aspect::OutsideMesh, Case::Left(_)) => Action::Warn,
+            (Aspect::OutsideMesh, Case::New) if opts_out_of_a_mesh(violation, &now, moment) && !self.require_mesh => {
+                Action::Warn
+            }
             (Aspect::OutsideMesh, _) if !self.require_mesh || is_root || may_be_outside(&now.membership.reason) => {
                 Action::Off
             }
@@ -412,6 +415,16 @@ fn doubt(violation: &Violation, now: &Posture<'_>, case: &Case<'_>, moment: &Mom
 }
 
 /// What is outside the mesh by its nature.
+/// Whether a new workload says no to the mesh its namespace is in. Deleting one that was in the mesh
+/// and creating it anew would otherwise pass unseen.
+fn opts_out_of_a_mesh(violation: &Violation, now: &Posture<'_>, moment: &Moment<'_>) -> bool {
+    let is_in_mesh =
+        |posture: Posture<'_>| matches!(posture.membership.dataplane, Dataplane::Sidecar | Dataplane::Ambient);
+    moment.change.is_some()
+        && matches!(now.membership.reason, Reason::OptedOut(_))
+        && posture_of(moment.view, &violation.namespace, &Subject::Namespace).is_some_and(is_in_mesh)
+}
+
 fn may_be_outside(reason: &Reason) -> bool {
     matches!(reason, Reason::HostNetwork | Reason::Gateway | Reason::SystemNamespace)
 }

@@ -488,13 +488,21 @@ impl WildcardIpBlock {
             places.sort_by(|(a, at, _), (b, bt, _)| {
                 is_old(at).cmp(&is_old(bt)).then_with(|| b.total_cmp(a)).then_with(|| at.cmp(bt))
             });
-            let mut left = places.as_slice();
-            while let [(_, widest, _), rest @ ..] = left
-                && self.excess(&IpSet::union_of(left.iter().map(|(_, _, addresses)| addresses)), family).is_some()
-            {
-                dropped.push(widest.clone());
-                left = rest;
+            // The fewest that must go: dropping one more never widens what is left.
+            let is_wide_without = |gone: usize| {
+                let left = places.get(gone..).unwrap_or_default();
+                self.excess(&IpSet::union_of(left.iter().map(|(_, _, addresses)| addresses)), family).is_some()
+            };
+            let (mut too_few, mut enough) = (0, places.len());
+            while too_few < enough {
+                let half = usize::midpoint(too_few, enough);
+                if is_wide_without(half) {
+                    too_few = half + 1;
+                } else {
+                    enough = half;
+                }
             }
+            dropped.extend(places.iter().take(enough).map(|(_, place, _)| place.clone()));
         }
         dropped.sort();
         dropped.dedup();
