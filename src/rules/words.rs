@@ -52,6 +52,15 @@ pub(super) fn workloads(cluster: &Cluster, violations: &[&Violation]) -> Vec<Str
     owners.into_iter().map(|id| format!("`{id}`")).collect()
 }
 
+/// A share in percent, never rounded to all of it.
+pub(super) fn percent(share: f64) -> String {
+    match share * 100.0 {
+        percent if percent < 10.0 => format!("{percent:.1}"),
+        percent if (99.5..100.0).contains(&percent) => "over 99".to_owned(),
+        percent => format!("{percent:.0}"),
+    }
+}
+
 /// A count of addresses: exact up to a million, then in words.
 pub(super) fn addresses(count: f64) -> String {
     let scaled = |unit: f64, name: &str| format!("{:.1} {name}", count / unit);

@@ -31,8 +31,8 @@ use crate::reach::Truth;
 /// Policies only add up: nothing one policy denies stays denied if another admits it. So what
 /// counts is the union. A namespace passes when every pod there could be is isolated in each
 /// required direction, and no pod is given everything back. A pod is given everything back when the
-/// policies that select it admit most TCP ports to or from every pod of every namespace *and* most
-/// addresses outside the cluster.
+/// policies that select it admit more than an eighth of all TCP ports to or from every pod of every
+/// namespace *and* most addresses outside the cluster.
 ///
 /// ## Example
 /// ```yaml
@@ -831,7 +831,7 @@ fn might_open<'p>(policies: impl IntoIterator<Item = &'p NetworkPolicy>, directi
     rules.map(tcp_ports).fold(0, u32::saturating_add) > MOST_PORTS
 }
 
-/// Whether policies together admit everything: most TCP ports, each for every pod of every
+/// Whether policies together admit everything: many TCP ports, each for every pod of every
 /// namespace and for most addresses of a family.
 fn opens(view: &View<'_>, policies: &[&NetworkPolicy], direction: Direction) -> Truth {
     let rules = || policies.iter().flat_map(|policy| policy.rules(direction));

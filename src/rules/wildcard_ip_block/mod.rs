@@ -382,12 +382,12 @@ impl WildcardIpBlock {
             .iter()
             .map(|(direction, family, _)| {
                 let union = self.union(&policies, *direction);
-                let (percent, count) = (share(&union, *family) * 100.0, words::addresses(union.count(*family)));
+                let (percent, count) = (words::percent(share(&union, *family)), words::addresses(union.count(*family)));
                 let preposition = match direction {
                     Direction::Ingress => "from",
                     Direction::Egress => "to",
                 };
-                format!("{direction} {preposition} {percent:.0} % of {family} ({count} addresses)")
+                format!("{direction} {preposition} {percent} % of {family} ({count} addresses)")
             })
             .collect();
         let workloads = words::workloads(view.cluster, group);
