@@ -17,6 +17,7 @@ mod reload;
 mod routes;
 mod shutdown;
 mod tls;
+mod workers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use crate::rules::RuleSet;
 use crate::telemetry::Telemetry;
 use listener::Listener;
 use shutdown::Phase;
+use workers::Workers;
 
 pub use reload::{ConfigFile, follow_config};
 pub use shutdown::{Shutdown, requested as shutdown_requested};
@@ -150,10 +152,10 @@ pub struct Addresses {
     pub operations: SocketAddr,
 }
 
-/// A runtime fit for [`Server::run`]: with two workers at least, for one is kept free of reviews.
+/// A runtime fit for [`Server::run`]: a worker for each core, and the one in reserve.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(cores.max(2)).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(cores + 1).enable_all().build()
 }
 
 /// Serves until `shutdown` completes and every request that had begun is answered.
@@ -197,6 +199,8 @@ impl Server {
         let Options { limits, certificate_every, shutdown: Shutdown { linger, drain }, reviewer, .. } = options;
         let metrics = telemetry.metrics.clone();
         let gate = telemetry.readiness.gate("listener", "starting");
+        let workers = Workers::new();
+        let _holding = workers.hold_reserve();
 
         let tls = TlsAcceptor::from(Arc::new(served.settings()?));
         let (webhook_phase, phases) = watch::channel(Phase::Serving);
@@ -204,7 +208,7 @@ impl Server {
             Listener {
                 socket: webhook,
                 tls: Some(tls),
-                router: routes::webhook(routes::Gate::new(reviewer, cluster, rules, metrics.clone(), limits)),
+                router: routes::webhook(routes::Gate::new(reviewer, cluster, rules, metrics.clone(), limits, workers)),
                 limits,
                 metrics: Some(metrics.clone()),
             }

@@ -18,6 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{Received, receive};
+use super::workers::Workers;
 use super::{Limits, Reviewer};
 use crate::admission::{self, Answer, Record};
 use crate::cluster::Cluster;
@@ -45,9 +46,7 @@ pub(super) struct Gate {
     limits: Limits,
     places: Arc<Semaphore>,
     large_places: Arc<Semaphore>,
-    /// How many reviews may run on the runtime's own workers: all of them but one, so that one is
-    /// always left for connections, deadlines and probes.
-    workers: Arc<Semaphore>,
+    workers: Workers,
 }
 
 impl Gate {
@@ -57,8 +56,8 @@ impl Gate {
         rules: watch::Receiver<Arc<RuleSet>>,
         metrics: Metrics,
         limits: Limits,
+        workers: Workers,
     ) -> Self {
-        let workers = tokio::runtime::Handle::current().metrics().num_workers();
         Self {
             reviewer,
             cluster,
@@ -67,16 +66,12 @@ impl Gate {
             limits,
             places: Arc::new(Semaphore::new(limits.reviews)),
             large_places: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
-            workers: Arc::new(Semaphore::new(workers - 1)),
+            workers,
         }
     }
 
     /// Runs a review beside the connection, which can so answer when the deadline passes, and which
     /// a review that panics does not take with it.
-    ///
-    /// Nobody knows beforehand how long a review takes, but nearly all take microseconds, and a
-    /// thread of its own costs each several of them. So a review runs as a task on a worker while
-    /// there is a worker to spare, and on a thread of its own otherwise.
     fn begin(
         &self,
         review: impl FnOnce() -> Answer + Send + 'static,
@@ -85,9 +80,9 @@ impl Gate {
         if is_large {
             return tokio::task::spawn_blocking(review);
         }
-        let workers = Arc::clone(&self.workers);
+        let workers = self.workers.clone();
         tokio::spawn(async move {
-            if let Ok(_spared) = workers.try_acquire() {
+            if let Some(_place) = workers.take() {
                 return review();
             }
             match tokio::task::spawn_blocking(review).await {
