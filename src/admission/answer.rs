@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::request::Request;
 use super::{Record, words};
-use crate::model::ObjectRef;
+use crate::model::{ObjectRef, Str};
 use crate::rules::{Action, Finding};
 
 /// What goes back to the API server, and what is recorded about it.
@@ -74,7 +74,13 @@ struct Cause {
 
 impl Answer {
     /// The answer to a request about an object, with these findings.
-    pub(super) fn of(request: &Request<'_>, reviewed: &ObjectRef, judged: bool, findings: &[Finding]) -> Self {
+    pub(super) fn of(
+        request: &Request<'_>,
+        reviewed: &ObjectRef,
+        judged: bool,
+        findings: &[Finding],
+        to_confirm: Vec<Str>,
+    ) -> Self {
         let denied: Vec<&Finding> = findings.iter().filter(|finding| finding.action == Action::Deny).collect();
         let status = (!denied.is_empty()).then(|| {
             let kind = request.client_kind();
@@ -102,6 +108,7 @@ impl Answer {
             judged,
             verdict: findings.iter().map(|finding| finding.action).max(),
             findings: findings.iter().map(|finding| (finding.rule.name, finding.action)).collect(),
+            to_confirm,
         };
         let response = Response {
             uid: &request.uid,

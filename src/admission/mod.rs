@@ -8,6 +8,7 @@ mod answer;
 mod case;
 mod oversize;
 mod request;
+mod sight;
 mod unjudged;
 mod words;
 
@@ -15,11 +16,12 @@ use jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::k8s::Problem;
-use crate::model::ObjectRef;
+use crate::model::{ObjectRef, Str};
 use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
 pub use answer::Answer;
 pub use oversize::too_large;
+pub use sight::{Doubt, Sight};
 pub use unjudged::unjudged;
 
 use case::Case;
@@ -48,17 +50,21 @@ pub struct Record {
     pub verdict: Option<Action>,
     /// Rule names and actions of the findings.
     pub findings: Vec<(&'static str, Action)>,
+    /// The namespaces that hold what a denial found absent. Whoever can should read them anew and
+    /// review again before the denial is sent: a watch trails what was just written.
+    pub to_confirm: Vec<Str>,
 }
 
 /// Judges one AdmissionReview.
-pub fn review(rules: &RuleSet, cluster: &Cluster, body: &[u8], now: Timestamp) -> Answer {
+pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) -> Answer {
+    let cluster = sight.cluster;
     let request = match parse(body) {
         Ok(request) => request,
         Err(error) => return Answer::bad_request(&error),
     };
     let reference = request.reference();
     let Some(case) = Case::of(&request, &reference, cluster) else {
-        return Answer::of(&request, &reference, false, &[]);
+        return Answer::of(&request, &reference, false, &[], Vec::new());
     };
     let Case { change, problems, old_problems, ceiling, has_known_owner } = case;
     let mut findings = unreadable(rules, cluster, &reference, &problems);
@@ -76,7 +82,9 @@ pub fn review(rules: &RuleSet, cluster: &Cluster, body: &[u8], now: Timestamp) -
     for finding in &mut findings {
         finding.action = finding.action.min(ceiling);
     }
-    Answer::of(&request, &reference, true, &findings)
+    sight.temper(&mut findings);
+    let to_confirm = sight.to_confirm(&findings, &request.namespace);
+    Answer::of(&request, &reference, true, &findings, to_confirm)
 }
 
 /// What of an object could not be read, as findings: one a problem, unless the rule is off.

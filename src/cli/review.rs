@@ -48,7 +48,7 @@ pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
     if !manifests.faults.is_empty() {
         bail!("the cluster is not known in full, so no answer would be the gate's");
     }
-    let answer = admission::review(&rules, &manifests.cluster(), &body, Timestamp::now());
+    let answer = admission::review(&rules, (&manifests.cluster()).into(), &body, Timestamp::now());
     let response: Value = serde_json::from_slice(&answer.body).context("the answer is not JSON")?;
     said.out = pretty(&response)?;
     Ok(match (answer.status, answer.record.allowed) {

@@ -12,7 +12,10 @@ mod read;
 mod schema;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use jiff::SignedDuration;
+use jiff::fmt::serde::unsigned_duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -69,6 +72,27 @@ pub struct Settings {
     #[serde(deserialize_with = "null_is_default")]
     #[schemars(with = "Option<Cni>")]
     pub cni: Cni,
+    /// How fresh what is known of the cluster must be.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<ViewSettings>")]
+    pub view: ViewSettings,
+}
+
+/// How fresh what is known of a live cluster must be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct ViewSettings {
+    /// Past this age rules warn where they would deny: `30s`, `5m`. The age grows while some watch
+    /// of the cluster is cut off; `portcullis_view_age_seconds` tells it.
+    #[serde(with = "unsigned_duration::friendly::compact::required")]
+    #[schemars(with = "String")]
+    pub max_age: Duration,
+}
+
+impl Default for ViewSettings {
+    fn default() -> Self {
+        Self { max_age: Duration::from_mins(5) }
+    }
 }
 
 /// What becomes of a change when a rule fails.
@@ -137,6 +161,7 @@ impl Settings {
             on_unreadable: crate::rules::entry(CL_UNREADABLE_OBJECT.name)
                 .map_or(Action::Warn, |entry| self.action(entry)),
             on_error: self.on_error.action(),
+            max_age: SignedDuration::try_from(self.view.max_age).unwrap_or(SignedDuration::MAX),
         }
     }
 

@@ -394,7 +394,7 @@ mod tests {
 
         #[test]
         fn any_shape_of_the_known_fields_gets_an_answer(
-            field in "profile|mode|onError|rules|namespaces|dns|mesh|cni",
+            field in "profile|mode|onError|rules|namespaces|dns|mesh|cni|view",
             rule in "dns-blackhole|wildcard-ip-block|missing-default-deny|unreadable-object|rule-failed",
             value in "[a-z0-9{}\\[\\]:, \n-]{0,30}",
         ) {

@@ -14,6 +14,10 @@ pub struct Finding {
     pub action: Action,
     /// Whether it stood before the change and is no worse.
     pub standing: bool,
+    /// Whether it rests on what is known of the cluster, and not on the object under review alone.
+    pub rests_on_state: bool,
+    /// Whether it was found for want of something, which may be there by now.
+    pub rests_on_absence: bool,
     /// The namespace it is in.
     pub namespace: Option<Str>,
     /// The object to look at first.
@@ -40,6 +44,8 @@ impl Finding {
             rule: &super::CL_RULE_FAILED,
             action: Action::Audit,
             standing: false,
+            rests_on_state: false,
+            rests_on_absence: false,
             namespace,
             object,
             path,

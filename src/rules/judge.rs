@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::registry::AnyRule;
 use super::{Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, View, Violation};
@@ -25,6 +25,9 @@ pub struct RuleSet {
     pub on_unreadable: Action,
     /// What becomes of a review in which a rule fails.
     pub on_error: Action,
+    /// Past this age of what is known of the cluster nothing is denied on its strength. Whoever
+    /// knows the age has to see to it.
+    pub max_age: SignedDuration,
 }
 
 /// A rule that runs, and what it asks for.
@@ -110,7 +113,7 @@ impl RuleSet {
 
     /// Violations to findings, grouped by what becomes of them.
     fn explain(&self, active: &ActiveRule, violations: Vec<Violation>, moment: &Moment<'_>) -> Vec<Finding> {
-        let mut by_action: BTreeMap<Action, Vec<Violation>> = BTreeMap::new();
+        let mut alike: BTreeMap<(Action, bool), Vec<Violation>> = BTreeMap::new();
         for violation in violations {
             let ratchet = if moment.standing { Action::Warn } else { Action::Deny };
             let action = active
@@ -119,15 +122,18 @@ impl RuleSet {
                 .min(active.rule.ceiling(&violation, moment))
                 .min(self.mode_of(&violation.namespace, moment).ceiling());
             if action > Action::Off {
-                by_action.entry(action).or_default().push(violation);
+                let rests_on_absence = active.rule.rests_on_absence(&violation, moment);
+                alike.entry((action, rests_on_absence)).or_default().push(violation);
             }
         }
         let mut findings = Vec::new();
-        for (action, group) in by_action {
+        for ((action, rests_on_absence), group) in alike {
             findings.extend(active.rule.explain(&group, moment).into_iter().map(|finding| Finding {
                 rule: active.rule.meta(),
                 action,
                 standing: moment.standing,
+                rests_on_state: true,
+                rests_on_absence,
                 ..finding
             }));
         }

@@ -87,8 +87,15 @@ pub trait Rule: Default + Serialize + DeserializeOwned + JsonSchema + Send + Syn
         Action::Deny
     }
 
+    /// Whether it is for want of something that this is a violation: a policy that is not there, a
+    /// label that is not set. What was written a moment ago may not have been seen yet, so a denial
+    /// for want of it is confirmed before it is sent.
+    fn rests_on_absence(&self, _violation: &Violation, _moment: &Moment<'_>) -> bool {
+        true
+    }
+
     /// The violations as findings a person can act on, grouped as they read best. All of them
-    /// carry the same action and are all new or all standing.
+    /// carry the same action, are all new or all standing, and rest all or none on an absence.
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding>;
 }
 

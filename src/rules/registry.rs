@@ -135,6 +135,8 @@ pub trait AnyRule: Send + Sync {
     fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool;
     /// See [`Rule::ceiling`].
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action;
+    /// See [`Rule::rests_on_absence`].
+    fn rests_on_absence(&self, violation: &Violation, moment: &Moment<'_>) -> bool;
     /// See [`Rule::explain`].
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding>;
 }
@@ -162,6 +164,10 @@ impl<R: Rule> AnyRule for R {
 
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
         Rule::ceiling(self, violation, moment)
+    }
+
+    fn rests_on_absence(&self, violation: &Violation, moment: &Moment<'_>) -> bool {
+        Rule::rests_on_absence(self, violation, moment)
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {

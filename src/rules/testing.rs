@@ -191,6 +191,7 @@ impl Gate {
             mode: self.mode,
             on_unreadable: Action::Warn,
             on_error: Action::Warn,
+            max_age: jiff::SignedDuration::MAX,
         }
     }
 

@@ -12,6 +12,7 @@
 //! channel, and whoever holds its other end may replace it at any time.
 
 mod body;
+mod judge;
 mod listener;
 mod reload;
 mod routes;
@@ -22,6 +23,7 @@ mod workers;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +33,12 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use crate::admission::Answer;
+use crate::admission::{Answer, Sight};
 use crate::cluster::Cluster;
+use crate::model::Str;
 use crate::rules::RuleSet;
 use crate::telemetry::Telemetry;
+use judge::Judge;
 use listener::Listener;
 use shutdown::Phase;
 use workers::Workers;
@@ -43,7 +47,20 @@ pub use reload::{ConfigFile, follow_config};
 pub use shutdown::{Shutdown, requested as shutdown_requested};
 
 /// What judges a review: [`crate::admission::review`] or another function in its place.
-pub type Reviewer = Arc<dyn Fn(&RuleSet, &Cluster, &[u8], Timestamp) -> Answer + Send + Sync>;
+pub type Reviewer = Arc<dyn Fn(&RuleSet, Sight<'_>, &[u8], Timestamp) -> Answer + Send + Sync>;
+
+/// Where the cluster comes from, for what its latest value does not tell.
+pub trait Origin: Send + Sync {
+    /// How long ago all of it was last known to be current.
+    fn age(&self) -> Duration;
+
+    /// A cluster with what rules may find absent in these namespaces read anew; or why that cannot
+    /// be done, for people.
+    fn renew(&self, cluster: Arc<Cluster>, namespaces: Vec<Str>) -> Renewed<'_>;
+}
+
+/// A cluster that is being read anew.
+pub type Renewed<'a> = Pin<Box<dyn Future<Output = Result<Cluster, String>> + Send + 'a>>;
 
 /// What a server is started with.
 #[derive(Clone)]
@@ -64,6 +81,8 @@ pub struct Options {
     pub shutdown: Shutdown,
     /// What judges a review.
     pub reviewer: Reviewer,
+    /// Where the cluster comes from; nothing where it is all there is to know.
+    pub origin: Option<Arc<dyn Origin>>,
 }
 
 impl Options {
@@ -78,6 +97,7 @@ impl Options {
             limits: Limits::default(),
             shutdown: Shutdown::default(),
             reviewer: Arc::new(crate::admission::review),
+            origin: None,
         }
     }
 }
@@ -196,19 +216,20 @@ impl Server {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
         let Self { webhook, operations, addresses, served, options } = self;
-        let Options { limits, certificate_every, shutdown: Shutdown { linger, drain }, reviewer, .. } = options;
+        let Options { limits, certificate_every, shutdown: Shutdown { linger, drain }, reviewer, origin, .. } = options;
         let metrics = telemetry.metrics.clone();
         let gate = telemetry.readiness.gate("listener", "starting");
         let workers = Workers::new();
         let _holding = workers.hold_reserve();
 
+        let judge = Judge { reviewer, origin, cluster, metrics: metrics.clone(), workers };
         let tls = TlsAcceptor::from(Arc::new(served.settings()?));
         let (webhook_phase, phases) = watch::channel(Phase::Serving);
         let webhook = tokio::spawn(
             Listener {
                 socket: webhook,
                 tls: Some(tls),
-                router: routes::webhook(routes::Gate::new(reviewer, cluster, rules, metrics.clone(), limits, workers)),
+                router: routes::webhook(routes::Gate::new(judge, rules, limits)),
                 limits,
                 metrics: Some(metrics.clone()),
             }

@@ -13,15 +13,13 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use hyper::body::Body as _;
-use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
+use super::Limits;
 use super::body::{Received, receive};
-use super::workers::Workers;
-use super::{Limits, Reviewer};
+use super::judge::{Judge, Review};
 use crate::admission::{self, Answer, Record};
-use crate::cluster::Cluster;
 use crate::rules::{Action, RuleSet};
 use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Rejection, Verdict};
 use crate::telemetry::{Metrics, Readiness, Telemetry};
@@ -37,59 +35,26 @@ const LARGE: u64 = 64 * 1024;
 /// How many bodies of [`LARGE`] size there may be at a time.
 const LARGE_AT_ONCE: usize = 16;
 
-/// What judges reviews, and what it judges by.
+/// The door of the judge: how many may be in the room.
 pub(super) struct Gate {
-    reviewer: Reviewer,
-    cluster: watch::Receiver<Arc<Cluster>>,
+    judge: Arc<Judge>,
     rules: watch::Receiver<Arc<RuleSet>>,
     metrics: Metrics,
     limits: Limits,
     places: Arc<Semaphore>,
     large_places: Arc<Semaphore>,
-    workers: Workers,
 }
 
 impl Gate {
-    pub(super) fn new(
-        reviewer: Reviewer,
-        cluster: watch::Receiver<Arc<Cluster>>,
-        rules: watch::Receiver<Arc<RuleSet>>,
-        metrics: Metrics,
-        limits: Limits,
-        workers: Workers,
-    ) -> Self {
+    pub(super) fn new(judge: Judge, rules: watch::Receiver<Arc<RuleSet>>, limits: Limits) -> Self {
         Self {
-            reviewer,
-            cluster,
+            metrics: judge.metrics.clone(),
+            judge: Arc::new(judge),
             rules,
-            metrics,
             limits,
             places: Arc::new(Semaphore::new(limits.reviews)),
             large_places: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
-            workers,
         }
-    }
-
-    /// Runs a review beside the connection, which can so answer when the deadline passes, and which
-    /// a review that panics does not take with it.
-    fn begin(
-        &self,
-        review: impl FnOnce() -> Answer + Send + 'static,
-        is_large: bool,
-    ) -> tokio::task::JoinHandle<Answer> {
-        if is_large {
-            return tokio::task::spawn_blocking(review);
-        }
-        let workers = self.workers.clone();
-        tokio::spawn(async move {
-            if let Some(_place) = workers.take() {
-                return review();
-            }
-            match tokio::task::spawn_blocking(review).await {
-                Ok(answer) => answer,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
-            }
-        })
     }
 }
 
@@ -153,17 +118,8 @@ async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
 
     let received = Instant::now();
     let rules = Arc::clone(&gate.rules.borrow());
-    let review = {
-        let (gate, body, rules) = (Arc::clone(&gate), body.clone(), Arc::clone(&rules));
-        move || {
-            let cluster = Arc::clone(&gate.cluster.borrow());
-            let answer = (gate.reviewer)(&rules, &cluster, &body, Timestamp::now());
-            // The places go with the review: one that is late takes up room for as long as it runs.
-            drop((place, large_place, in_flight));
-            answer
-        }
-    };
-    let review = gate.begin(review, is_large);
+    let review = Review { rules: Arc::clone(&rules), body: body.clone(), is_large, deadline };
+    let review = gate.judge.begin(review, (place, large_place, in_flight));
     let (answer, is_judged) = match timeout_at(deadline, review).await {
         Ok(Ok(answer)) => (answer, true),
         Ok(Err(_)) => (not_judged(&rules, &body, "portcullis failed while it judged this request"), false),
@@ -218,7 +174,8 @@ fn respond(status: u16, body: Vec<u8>) -> Response {
 /// for; without at DEBUG.
 fn report(metrics: &Metrics, answer: &Answer, is_judged: bool, took: Duration) {
     let Answer { status, body: _, record } = answer;
-    let Record { uid, kind, namespace, name, operation, allowed, dry_run, judged, verdict, findings } = record;
+    let Record { uid, kind, namespace, name, operation, allowed, dry_run, judged, verdict, findings, to_confirm: _ } =
+        record;
     let counted = match verdict {
         _ if !is_judged => Verdict::Unjudged,
         _ if *status != 200 => Verdict::Unreadable,

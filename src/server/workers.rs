@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::runtime;
+
 /// How long a review may keep its worker before the reserve is set free.
 const PATIENCE: Duration = Duration::from_millis(10);
 /// How often the held reserve looks, so that deadlines are kept to within twice this.
@@ -57,13 +59,17 @@ pub(super) struct Place<'a> {
     place: &'a AtomicU64,
 }
 
+/// The runtimes whose reserve is held back. Two servers on one must not take it twice: there is one
+/// worker to spare, and with none left to work nothing would ever let go.
+static HELD: Mutex<Vec<runtime::Id>> = Mutex::new(Vec::new());
+
 /// Ends the holding back when it is dropped; a runtime could not end otherwise.
-pub(super) struct Holding(Workers);
+pub(super) struct Holding(Option<(Workers, runtime::Id)>);
 
 impl Workers {
     /// The workers of the runtime this is called in; one with a single worker judges nothing on it.
     pub(super) fn new() -> Self {
-        let workers = tokio::runtime::Handle::current().metrics().num_workers();
+        let workers = runtime::Handle::current().metrics().num_workers();
         Self(Arc::new(Shared {
             places: (1..workers).map(|_| AtomicU64::new(VACANT)).collect(),
             epoch: Instant::now(),
@@ -74,13 +80,17 @@ impl Workers {
         }))
     }
 
-    /// Holds one worker back from now on.
+    /// Holds one worker back from now on, unless another server on this runtime does.
     pub(super) fn hold_reserve(&self) -> Holding {
-        if !self.0.places.is_empty() {
-            *self.0.reserve() = Reserve::Held;
-            self.0.hold();
+        let id = runtime::Handle::current().id();
+        let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.0.places.is_empty() || held.contains(&id) {
+            return Holding(None);
         }
-        Holding(self.clone())
+        held.push(id);
+        *self.0.reserve() = Reserve::Held;
+        self.0.hold();
+        Holding(Some((self.clone(), id)))
     }
 
     /// A place on a worker, if there is one.
@@ -167,8 +177,10 @@ impl Drop for Place<'_> {
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        *self.0.0.reserve() = Reserve::Ended;
-        self.0.0.changed.notify_one();
+        let Some((workers, id)) = &self.0 else { return };
+        *workers.0.reserve() = Reserve::Ended;
+        workers.0.changed.notify_one();
+        HELD.lock().unwrap_or_else(PoisonError::into_inner).retain(|held| held != id);
     }
 }
 
@@ -176,7 +188,7 @@ impl Drop for Holding {
 mod tests {
     use super::*;
 
-    fn runtime(workers: usize) -> tokio::runtime::Runtime {
+    fn runtime(workers: usize) -> runtime::Runtime {
         tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap()
     }
 
@@ -228,6 +240,16 @@ mod tests {
         assert!(workers.take().is_none());
         drop(first);
         assert!(workers.take().is_some());
+    }
+
+    #[test]
+    fn two_servers_on_one_runtime_hold_one_worker_back() {
+        let runtime = runtime(2);
+        let _inside = runtime.enter();
+        let (first, second) = (Workers::new(), Workers::new());
+        let (_first_holding, _second_holding) = (first.hold_reserve(), second.hold_reserve());
+        assert!(*first.0.reserve() == Reserve::Held && *second.0.reserve() == Reserve::Ended);
+        runtime.block_on(async { tokio::spawn(async {}).await.unwrap() });
     }
 
     #[test]

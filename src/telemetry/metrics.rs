@@ -56,6 +56,7 @@ pub static CATALOGUE: &[&Metric] = &[
     &REVIEWS,
     &REVIEW_DURATION,
     &FINDINGS,
+    &CONFIRMATIONS,
     &INFLIGHT,
     &REJECTED,
     &CONNECTIONS,
@@ -87,6 +88,13 @@ const FINDINGS: Metric = Metric {
     kind: Kind::Counter,
     labels: &["rule", "action"],
     help: "Findings in reviews by rule and what became of them; dry runs are left out.",
+};
+
+const CONFIRMATIONS: Metric = Metric {
+    name: "portcullis_review_confirmations_total",
+    kind: Kind::Counter,
+    labels: &["outcome"],
+    help: "Denials for want of something that were judged again by a fresh read, by what came of them.",
 };
 
 const INFLIGHT: Metric = Metric {
@@ -217,6 +225,29 @@ impl Verdict {
     }
 }
 
+/// What came of a denial that was judged again by a fresh read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// It was sent.
+    Upheld,
+    /// What had been absent was there by then.
+    Withdrawn,
+    /// The fresh read failed, and the denial became a warning.
+    Failed,
+}
+
+impl Confirmation {
+    const ALL: [Self; 3] = [Self::Upheld, Self::Withdrawn, Self::Failed];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Upheld => "upheld",
+            Self::Withdrawn => "withdrawn",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Why a connection or a request was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
@@ -264,6 +295,7 @@ struct Series {
     findings: IntCounterVec,
     inflight: IntGauge,
     rejected: [IntCounter; Rejection::ALL.len()],
+    confirmations: [IntCounter; Confirmation::ALL.len()],
     connections: IntGauge,
     objects: IntGaugeVec,
     certificate_not_after: Gauge,
@@ -290,6 +322,7 @@ impl Default for Metrics {
             ),
         );
         let rejected = counters(&registry, &REJECTED);
+        let confirmations = counters(&registry, &CONFIRMATIONS);
         let build = gauges(&registry, &BUILD_INFO);
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("PORTCULLIS_COMMIT")]).set(1);
         Self {
@@ -302,6 +335,7 @@ impl Default for Metrics {
                 findings: counters(&registry, &FINDINGS),
                 inflight: gauge(&registry, &INFLIGHT),
                 rejected: Rejection::ALL.map(|reason| rejected.with_label_values(&[reason.as_str()])),
+                confirmations: Confirmation::ALL.map(|outcome| confirmations.with_label_values(&[outcome.as_str()])),
                 connections: gauge(&registry, &CONNECTIONS),
                 objects: gauges(&registry, &OBJECTS),
                 certificate_not_after: registered(
@@ -338,6 +372,13 @@ impl Metrics {
     /// A rule found something. `rule` and `action` are from the catalogue of rules.
     pub fn finding(&self, rule: &'static str, action: &'static str) {
         self.series.findings.with_label_values(&[rule, action]).inc();
+    }
+
+    /// A denial was judged again.
+    pub fn confirmation(&self, outcome: Confirmation) {
+        if let Some(counter) = self.series.confirmations.get(outcome as usize) {
+            counter.inc();
+        }
     }
 
     /// A connection or a request was turned away.

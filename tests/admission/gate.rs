@@ -197,7 +197,12 @@ impl Gate {
     }
 
     pub(crate) fn answer(&self, body: &[u8]) -> Answer {
-        admission::review(&self.rules, &self.cluster, body, "2026-06-01T12:00:00Z".parse::<Timestamp>().unwrap())
+        admission::review(
+            &self.rules,
+            (&self.cluster).into(),
+            body,
+            "2026-06-01T12:00:00Z".parse::<Timestamp>().unwrap(),
+        )
     }
 
     /// The `response` of the answer.

@@ -48,7 +48,7 @@ fn means(criterion: &mut Criterion, rules: &RuleSet, cluster: &Cluster) {
     let mut group = criterion.benchmark_group("a policy change");
     group.bench_function("parsing it (floor)", |bencher| bencher.iter(|| parse(black_box(&review))));
     group.bench_function("the whole review", |bencher| {
-        bencher.iter(|| admission::review(rules, cluster, black_box(review.as_bytes()), now));
+        bencher.iter(|| admission::review(rules, cluster.into(), black_box(review.as_bytes()), now));
     });
     for (name, change) in changes(cluster, 500) {
         group.bench_function(name, |bencher| bencher.iter(|| rules.judge(cluster, black_box(&change), now)));

@@ -100,7 +100,8 @@ fn judge() {
     let run = || {
         let begun = Instant::now();
         for _ in 0..REVIEWS {
-            let answer = portcullis::admission::review(&rules, &cluster, body.as_bytes(), jiff::Timestamp::now());
+            let answer =
+                portcullis::admission::review(&rules, (&cluster).into(), body.as_bytes(), jiff::Timestamp::now());
             assert!(answer.record.allowed && answer.record.judged, "the review is judged, and allowed");
             std::hint::black_box(answer);
         }

@@ -48,7 +48,7 @@ fn now() -> Timestamp {
 
 /// The body of a request to `/validate`.
 pub(crate) fn validate(body: &[u8]) {
-    let answer = admission::review(&RULES, &CLUSTER, body, now());
+    let answer = admission::review(&RULES, (&*CLUSTER).into(), body, now());
     let json: Value = serde_json::from_slice(&answer.body).expect("every answer is JSON");
     let failed = answer.record.findings.iter().any(|(rule, _)| *rule == CL_RULE_FAILED.name);
     assert!(!failed, "a rule failed");

@@ -245,6 +245,11 @@ impl Rule for MissingDefaultDeny {
         Action::Deny
     }
 
+    /// What is given back is given back by policies that are there.
+    fn rests_on_absence(&self, violation: &Violation, _moment: &Moment<'_>) -> bool {
+        violation.badness != badness::GIVEN_BACK
+    }
+
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
         // What is open for want of a policy is one finding a namespace; what policies open is one
         // for those policies, which is where it can be mended.

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation};
-use crate::mesh::{Dataplane, Drop, Effective, Mode, Posture, Reason, RootSource, Setting};
+use crate::mesh::{Authority, Dataplane, Drop, Effective, Mode, Posture, Reason, RootSource, Setting};
 use crate::model::{Change, Namespace, Object, Str, Workload};
 
 /// Reports workloads of an Istio mesh that end up accepting plaintext.
@@ -258,6 +258,18 @@ impl Rule for PlaintextMtls {
             (_, Case::Unchanged | Case::Doubtful | Case::Left(_)) => Action::Warn,
         };
         asked.min(cap)
+    }
+
+    /// What a policy of the namespace itself or an annotation decides is there; a mode that is
+    /// inherited stands for want of such a policy.
+    fn rests_on_absence(&self, violation: &Violation, moment: &Moment<'_>) -> bool {
+        let posture = posture_of(moment.view, &violation.namespace, &violation.subject);
+        let setting = posture.and_then(|posture| setting_of(violation, &posture));
+        match setting.map(|setting| setting.by) {
+            Some(Authority::Policy(policy)) => policy.namespace != violation.namespace,
+            Some(Authority::Annotation(_)) => false,
+            Some(Authority::Nobody) | None => true,
+        }
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {

@@ -125,6 +125,7 @@ impl Gate {
             mode: GateMode::Enforce,
             on_unreadable: Action::Warn,
             on_error: Action::Warn,
+            max_age: jiff::SignedDuration::MAX,
         }
     }
 

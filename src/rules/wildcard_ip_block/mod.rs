@@ -193,6 +193,11 @@ impl Rule for WildcardIpBlock {
         if is_partial || is_foreign { Action::Warn } else { Action::Deny }
     }
 
+    /// What is too wide is there.
+    fn rests_on_absence(&self, _violation: &Violation, _moment: &Moment<'_>) -> bool {
+        false
+    }
+
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
         // A policy's two families and directions are one finding; so are pods wide by the same policies.
         let mut groups: BTreeMap<(&Str, Vec<Str>), Vec<&Violation>> = BTreeMap::new();

@@ -8,6 +8,8 @@
     reason = "what is not as expected fails the test it is in"
 )]
 
+mod confirm;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,7 +22,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::header::{CONNECTION, HeaderMap, RETRY_AFTER};
 use hyper::{Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use portcullis::admission::{Answer, Record};
+use portcullis::admission::{Answer, Record, Sight};
 use portcullis::cluster::Cluster;
 use portcullis::rules::{Action, Environment, Mode, Profile, RuleSet};
 use portcullis::server::{Addresses, ConfigFile, Error, Limits, Options, Reviewer, Server, Shutdown, follow_config};
@@ -98,11 +100,12 @@ fn rules(on_error: Action) -> Arc<RuleSet> {
         profile: Profile::Baseline,
         on_unreadable: Action::Warn,
         on_error,
+        max_age: jiff::SignedDuration::MAX,
     })
 }
 
 /// Allows everything, by the uid asked for.
-fn allow(_: &RuleSet, _: &Cluster, body: &[u8], _: jiff::Timestamp) -> Answer {
+fn allow(_: &RuleSet, _: Sight<'_>, body: &[u8], _: jiff::Timestamp) -> Answer {
     let review: Value = serde_json::from_slice(body).unwrap_or_default();
     let uid = review["request"]["uid"].as_str().unwrap_or_default().to_owned();
     Answer {
@@ -129,11 +132,11 @@ impl Held {
         let (entered, begun) = mpsc::unbounded_channel();
         let latch = Arc::new((Mutex::new(false), Condvar::new()));
         let held = Arc::clone(&latch);
-        let reviewer = move |rules: &RuleSet, cluster: &Cluster, body: &[u8], now: jiff::Timestamp| {
+        let reviewer = move |rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: jiff::Timestamp| {
             entered.send(()).unwrap();
             let (released, changed) = &*held;
             drop(changed.wait_while(released.lock().unwrap(), |released| !*released).unwrap());
-            allow(rules, cluster, body, now)
+            allow(rules, sight, body, now)
         };
         (Self { begun, latch }, Arc::new(reviewer))
     }
@@ -563,9 +566,9 @@ async fn more_reviews_that_hang_than_there_are_workers_hold_up_neither_answers_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_review_that_panics_is_answered_and_the_server_lives() {
     let server = start(|options| {
-        options.reviewer = Arc::new(|rules, cluster, body, now| {
+        options.reviewer = Arc::new(|rules, sight, body, now| {
             assert!(!body.windows(3).any(|word| word == b"bad"), "a fault in the reviewer, on purpose");
-            allow(rules, cluster, body, now)
+            allow(rules, sight, body, now)
         });
     })
     .await;
@@ -579,9 +582,9 @@ async fn a_review_that_panics_is_answered_and_the_server_lives() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_next_review_sees_the_latest_cluster_and_rules() {
     let server = start(|options| {
-        options.reviewer = Arc::new(|rules, cluster, _, _| Answer {
+        options.reviewer = Arc::new(|rules, sight, _, _| Answer {
             status: 200,
-            body: format!("{} {}", cluster.namespaces().count(), rules.on_error).into_bytes(),
+            body: format!("{} {}", sight.cluster.namespaces().count(), rules.on_error).into_bytes(),
             record: Record::default(),
         });
     })
@@ -603,8 +606,8 @@ async fn the_next_review_sees_the_latest_cluster_and_rules() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn findings_are_counted_but_not_those_of_a_dry_run() {
     let server = start(|options| {
-        options.reviewer = Arc::new(|rules, cluster, body, now| {
-            let answer = allow(rules, cluster, body, now);
+        options.reviewer = Arc::new(|rules, sight, body, now| {
+            let answer = allow(rules, sight, body, now);
             let dry_run = answer.record.uid == "dry";
             let findings = vec![("dns-blackhole", Action::Deny)];
             let verdict = Some(Action::Deny);

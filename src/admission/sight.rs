@@ -1,0 +1,82 @@
+//! What a review is judged against, and what is doubtful about it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::cluster::Cluster;
+use crate::model::Str;
+use crate::rules::{Action, Finding};
+
+/// A cluster as a review sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sight<'a> {
+    /// What is known.
+    pub cluster: &'a Cluster,
+    /// Why it may be otherwise by now.
+    pub doubt: Option<&'a Doubt>,
+}
+
+/// Why what is known of a cluster may not be what is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It was last known to be current this long ago.
+    Stale(Duration),
+    /// What a denial finds absent could not be looked for again: why.
+    Unconfirmed(String),
+}
+
+impl<'a> From<&'a Cluster> for Sight<'a> {
+    fn from(cluster: &'a Cluster) -> Self {
+        Self { cluster, doubt: None }
+    }
+}
+
+impl Sight<'_> {
+    /// Takes what is doubtful down to a warning that says so: missing knowledge never denies.
+    pub(super) fn temper(&self, findings: &mut [Finding]) {
+        let Some(doubt) = self.doubt else { return };
+        for finding in findings {
+            let is_doubtful = match doubt {
+                Doubt::Stale(_) => finding.rests_on_state,
+                Doubt::Unconfirmed(_) => self.may_be_there_by_now(finding),
+            };
+            if is_doubtful && finding.action == Action::Deny {
+                finding.action = Action::Warn;
+                finding.message = format!("{}; this is no denial because {doubt}", finding.message);
+            }
+        }
+    }
+
+    /// The namespaces to read anew before these findings are sent as denials: theirs, and the
+    /// request's own, where a policy may be missing that others suffer for.
+    pub(super) fn to_confirm(&self, findings: &[Finding], requested: &str) -> Vec<Str> {
+        let doubtful = findings.iter().filter(|it| it.action == Action::Deny && self.may_be_there_by_now(it));
+        let mut namespaces: Vec<Str> = doubtful.filter_map(|finding| finding.namespace.clone()).collect();
+        if !namespaces.is_empty() && !requested.is_empty() {
+            namespaces.push(requested.into());
+        }
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        namespaces
+    }
+
+    /// Whether a finding could be gone if all that was written by now were known: what it misses,
+    /// or its namespace with the mode that is set there.
+    fn may_be_there_by_now(&self, finding: &Finding) -> bool {
+        let is_unknown = |namespace: &Str| self.cluster.namespace(namespace).is_none_or(|it| it.object.is_none());
+        finding.rests_on_absence || finding.rests_on_state && finding.namespace.as_ref().is_some_and(is_unknown)
+    }
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stale(age) => {
+                write!(f, "what portcullis knows of the cluster is {} seconds old", age.as_secs())
+            }
+            Self::Unconfirmed(why) => {
+                write!(f, "what is missing may be there by now, and portcullis could not look: {why}")
+            }
+        }
+    }
+}

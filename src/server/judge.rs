@@ -1,0 +1,119 @@
+//! From a whole body to its answer: on which thread it is judged, and what is looked at again
+//! before it is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::workers::Workers;
+use super::{Origin, Reviewer};
+use crate::admission::{Answer, Doubt, Sight};
+use crate::cluster::Cluster;
+use crate::rules::RuleSet;
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::Confirmation;
+
+/// The share of the time left that reading anew may take; the rest is for judging again.
+const TIME_TO_CONFIRM: f64 = 0.75;
+/// How many namespaces are read anew for one review. A change for want of which more suffer at once
+/// is one that was made with care, and not a folder being applied.
+const MOST_CONFIRMED: usize = 16;
+
+/// What judges reviews, and what it judges by.
+pub(super) struct Judge {
+    pub(super) reviewer: Reviewer,
+    pub(super) origin: Option<Arc<dyn Origin>>,
+    pub(super) cluster: watch::Receiver<Arc<Cluster>>,
+    pub(super) metrics: Metrics,
+    pub(super) workers: Workers,
+}
+
+/// A review to be judged.
+pub(super) struct Review {
+    pub(super) rules: Arc<RuleSet>,
+    pub(super) body: Bytes,
+    /// Whether judging it may take so long that it gets a thread of its own.
+    pub(super) is_large: bool,
+    /// When the answer must be there.
+    pub(super) deadline: Instant,
+}
+
+impl Judge {
+    /// Judges beside the connection, which can so answer when the deadline passes, and which a
+    /// review that panics does not take with it. `places` go with the review: one that is late
+    /// takes up room for as long as it runs.
+    pub(super) fn begin(self: &Arc<Self>, review: Review, places: impl Send + 'static) -> JoinHandle<Answer> {
+        let judge = Arc::clone(self);
+        tokio::spawn(async move {
+            let answer = judge.judge(review).await;
+            drop(places);
+            answer
+        })
+    }
+
+    async fn judge(&self, review: Review) -> Answer {
+        let cluster = Arc::clone(&self.cluster.borrow());
+        let answer = self.once(&review, Arc::clone(&cluster), self.staleness(&review.rules)).await;
+        match &self.origin {
+            Some(origin) if !answer.record.to_confirm.is_empty() => {
+                self.confirm(&review, origin.as_ref(), cluster, answer).await
+            }
+            Some(_) | None => answer,
+        }
+    }
+
+    /// Judges again by what is there now: a watch trails what was just written, and whoever applies
+    /// a policy and what it protects in one go must not be refused for want of the policy.
+    async fn confirm(&self, review: &Review, origin: &dyn Origin, cluster: Arc<Cluster>, first: Answer) -> Answer {
+        let time = review.deadline.saturating_duration_since(Instant::now()).mul_f64(TIME_TO_CONFIRM);
+        let mut namespaces = first.record.to_confirm;
+        namespaces.truncate(MOST_CONFIRMED);
+        let renewed = timeout(time, origin.renew(Arc::clone(&cluster), namespaces)).await;
+        let (cluster, doubt) = match renewed.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned()))
+        {
+            Ok(renewed) => (Arc::new(renewed), None),
+            Err(why) => {
+                tracing::warn!(error = why, "a denial cannot be confirmed and becomes a warning");
+                (cluster, Some(Doubt::Unconfirmed(why)))
+            }
+        };
+        let is_confirmed = doubt.is_none();
+        let answer = self.once(review, cluster, doubt).await;
+        self.metrics.confirmation(match (is_confirmed, answer.record.allowed) {
+            (false, _) => Confirmation::Failed,
+            (true, false) => Confirmation::Upheld,
+            (true, true) => Confirmation::Withdrawn,
+        });
+        answer
+    }
+
+    /// Judges once, on a worker while there is one to spare.
+    async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubt: Option<Doubt>) -> Answer {
+        let (reviewer, rules, body) =
+            (Arc::clone(&self.reviewer), Arc::clone(&review.rules), Bytes::clone(&review.body));
+        let judge = move || {
+            let sight = Sight { cluster: &cluster, doubt: doubt.as_ref() };
+            reviewer(&rules, sight, &body, Timestamp::now())
+        };
+        if !review.is_large
+            && let Some(_place) = self.workers.take()
+        {
+            return judge();
+        }
+        match tokio::task::spawn_blocking(judge).await {
+            Ok(answer) => answer,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn staleness(&self, rules: &RuleSet) -> Option<Doubt> {
+        let age: Duration = self.origin.as_ref()?.age();
+        let is_stale = SignedDuration::try_from(age).is_ok_and(|age| age > rules.max_age);
+        is_stale.then_some(Doubt::Stale(age))
+    }
+}

@@ -1,0 +1,193 @@
+//! A denial for want of something is confirmed by a fresh read before it is sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Request;
+use portcullis::cluster::Cluster;
+use portcullis::config::{self, Settings};
+use portcullis::k8s::lower_value;
+use portcullis::model::Str;
+use portcullis::rules::RuleSet;
+use portcullis::server::{Options, Origin, Renewed};
+use portcullis::yaml::{self, Source};
+use serde_json::{Value, json};
+
+use super::{Running, start};
+
+const SHOP: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+";
+const DEFAULT_DENY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: default-deny, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress], egress: [{ports: [{port: 53}, {port: 53, protocol: UDP}]}]}
+";
+const ALLOW_ALL: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: allow-all, namespace: shop}
+spec: {podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{}], egress: [{}]}
+";
+const CART: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: cart, namespace: shop}
+spec: {containers: [{name: cart, image: cart}]}
+";
+
+/// An API server that answers each fresh read alike.
+struct Truth {
+    age: Duration,
+    /// What is there by now; else why it cannot be read; nothing for one that never answers.
+    renewed: Option<Result<Cluster, String>>,
+    reads: AtomicUsize,
+}
+
+impl Origin for Truth {
+    fn age(&self) -> Duration {
+        self.age
+    }
+
+    fn renew(&self, _cluster: Arc<Cluster>, namespaces: Vec<Str>) -> Renewed<'_> {
+        assert_eq!(namespaces, ["shop"]);
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        match self.renewed.clone() {
+            Some(renewed) => Box::pin(async move { renewed }),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+fn truth(renewed: Option<Result<Cluster, String>>) -> Arc<Truth> {
+    Arc::new(Truth { age: Duration::ZERO, renewed, reads: AtomicUsize::new(0) })
+}
+
+fn cluster(manifests: &[&str]) -> Cluster {
+    let manifests = manifests.join("---");
+    let documents = yaml::parse(&manifests).into_iter();
+    Cluster::of(documents.map(|it| lower_value(&it.unwrap().value(), "default").object.unwrap()))
+}
+
+fn rules(settings: &str) -> RuleSet {
+    let settings = match settings {
+        "" => Settings::default(),
+        text => config::read(Source::new("portcullis.yaml", text)).unwrap(),
+    };
+    settings.rule_set()
+}
+
+/// A gate with the real rules whose watch knows `known`.
+async fn gate(known: &[&str], truth: &Arc<Truth>) -> Running {
+    let origin = Arc::clone(truth);
+    let server = start(|options| {
+        let Options { reviewer, .. } = Options::new("", "");
+        options.reviewer = reviewer;
+        options.origin = Some(origin);
+    })
+    .await;
+    server.cluster.send_replace(Arc::new(cluster(known)));
+    server.rules.send_replace(Arc::new(rules("")));
+    server
+}
+
+/// The answer to the creation of an object in `shop`.
+async fn create(server: &Running, manifest: &str) -> Value {
+    let object = yaml::parse(manifest).into_iter().next().unwrap().unwrap().value();
+    let (group, version) = object["apiVersion"].as_str().unwrap().rsplit_once('/').unwrap_or(("", "v1"));
+    let review = json!({
+        "apiVersion": "admission.k8s.io/v1",
+        "kind": "AdmissionReview",
+        "request": {
+            "uid": "1",
+            "kind": {"group": group, "version": version, "kind": object["kind"]},
+            "operation": "CREATE",
+            "namespace": "shop",
+            "name": object["metadata"]["name"],
+            "userInfo": {"username": "ann"},
+            "object": object,
+        },
+    });
+    let request = Request::post("/validate?timeout=1s").header("content-type", "application/json");
+    let mut client = server.https().await;
+    client.send(request, Bytes::from(review.to_string())).await.unwrap().json()["response"].clone()
+}
+
+fn outcome(server: &Running, outcome: &str) -> bool {
+    let line = format!("portcullis_review_confirmations_total{{outcome=\"{outcome}\"}} 1");
+    server.metrics().lines().any(|found| found == line)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_watch_has_not_seen_yet_is_found_by_a_fresh_read() {
+    let truth = truth(Some(Ok(cluster(&[SHOP, DEFAULT_DENY]))));
+    let server = gate(&[SHOP], &truth).await;
+    let answer = create(&server, CART).await;
+    assert_eq!(answer["allowed"], true, "{answer:#}");
+    assert!(outcome(&server, "withdrawn"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_truly_missing_is_denied_after_one_fresh_read() {
+    let truth = truth(Some(Ok(cluster(&[SHOP]))));
+    let server = gate(&[SHOP], &truth).await;
+    let answer = create(&server, CART).await;
+    assert_eq!(answer["allowed"], false, "{answer:#}");
+    assert_eq!(truth.reads.load(Ordering::SeqCst), 1);
+    assert!(outcome(&server, "upheld"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denial_that_cannot_be_confirmed_is_a_warning_that_says_so() {
+    for (renewed, said) in
+        [(Some(Err("list is forbidden".to_owned())), "list is forbidden"), (None, "did not answer in time")]
+    {
+        let truth = truth(renewed);
+        let server = gate(&[SHOP], &truth).await;
+        let answer = create(&server, CART).await;
+        assert_eq!(answer["allowed"], true, "{answer:#}");
+        let warning = answer["warnings"][0].as_str().unwrap();
+        assert!(warning.contains("NP001") && warning.contains(said), "{warning}");
+        assert!(outcome(&server, "failed"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_denial_for_what_is_there_is_not_read_again() {
+    let truth = truth(None);
+    let server = gate(&[SHOP, DEFAULT_DENY, CART], &truth).await;
+    let answer = create(&server, ALLOW_ALL).await;
+    assert_eq!(answer["allowed"], false, "{answer:#}");
+    assert_eq!(truth.reads.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_namespace_not_seen_yet_a_denial_for_what_is_there_waits_for_its_mode() {
+    let warned = SHOP.replace("shop}", "shop, labels: {portcullis.dev/mode: warn}}");
+    let truth = truth(Some(Ok(cluster(&[&warned, DEFAULT_DENY, CART]))));
+    let server = gate(&[DEFAULT_DENY, CART], &truth).await;
+    let answer = create(&server, ALLOW_ALL).await;
+    assert_eq!(answer["allowed"], true, "{answer:#}");
+    assert!(!answer["warnings"].as_array().unwrap().is_empty(), "{answer:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn past_the_age_that_is_set_rules_warn_where_they_would_deny() {
+    for (age, allowed) in [(30, true), (10, false)] {
+        let fresh = cluster(&[SHOP]);
+        let truth =
+            Arc::new(Truth { age: Duration::from_secs(age), renewed: Some(Ok(fresh)), reads: AtomicUsize::new(0) });
+        let server = gate(&[SHOP], &truth).await;
+        server.rules.send_replace(Arc::new(rules("view: {maxAge: 20s}")));
+        let answer = create(&server, CART).await;
+        assert_eq!(answer["allowed"], allowed, "{answer:#}");
+        if allowed {
+            assert!(answer["warnings"][0].as_str().unwrap().contains("30 seconds old"), "{answer:#}");
+        }
+    }
+}
