@@ -7,6 +7,7 @@
 mod answer;
 mod case;
 mod oversize;
+mod registration;
 mod request;
 mod unjudged;
 mod words;
@@ -20,6 +21,7 @@ use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
 pub use answer::Answer;
 pub use oversize::too_large;
+pub use registration::{FailurePolicy, Options, Registration, SYSTEM_NAMESPACES, Target};
 pub use unjudged::unjudged;
 
 use case::Case;
