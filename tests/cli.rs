@@ -407,3 +407,39 @@ fn completions_know_the_commands() {
         assert!(code == 0 && script.contains("check") && script.contains("fail-on"), "{shell}");
     }
 }
+
+#[test]
+fn webhook_prints_the_registration() {
+    let certificate = rcgen::generate_simple_self_signed(["gate".to_owned()]).unwrap();
+    let key = certificate.signing_key.serialize_pem();
+    let (ca, both) = (certificate.cert.pem(), certificate.cert.pem() + &key);
+    let off = "rules: {plaintext-mtls: {action: 'off'}, dns-blackhole: {action: 'off'}}\n";
+    let files = [("ca.crt", ca.as_str()), ("both.pem", &both), ("empty.pem", ""), ("off.yaml", off)];
+    let run = with(&files);
+    assert_snapshot!("webhook", run.told("webhook --service portcullis/gate"));
+    assert_snapshot!(
+        "webhook_narrow",
+        run.told("webhook --url https://gate:8443 --config off.yaml --failure-policy ignore --timeout-seconds 3")
+    );
+
+    let (code, json, err) = run.run("webhook --service a/b:8443 --ca-file ca.crt --guard-dns --output json");
+    let object: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert_eq!(object["webhooks"][1]["clientConfig"]["service"]["port"], 8443);
+    assert!(object["webhooks"][1]["clientConfig"]["caBundle"].as_str().unwrap().starts_with("LS0tLS1CRUdJTiBDRVJU"));
+
+    for (file, said) in [("both.pem", "private key"), ("empty.pem", "no certificate"), ("none.pem", "cannot be read")] {
+        let (code, out, err) = run.run(&format!("webhook --service a/b --ca-file {file}"));
+        assert!(code == 2 && out.is_empty() && err.contains(said), "{file}: {err}");
+    }
+    for arguments in [
+        "",
+        "--url http://gate",
+        "--url https://gate --service a/b",
+        "--service a",
+        "--service a/b --timeout-seconds 0",
+        "--service a/b --timeout-seconds 31",
+    ] {
+        assert_eq!(run.code(&format!("webhook {arguments}")), 2, "{arguments}");
+    }
+}

@@ -7,6 +7,7 @@
 mod answer;
 mod case;
 mod oversize;
+mod registration;
 mod request;
 mod sight;
 mod unjudged;
@@ -21,6 +22,7 @@ use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
 pub use answer::Answer;
 pub use oversize::too_large;
+pub use registration::{FailurePolicy, Options, Registration, SYSTEM_NAMESPACES, Target};
 pub use sight::{Doubt, Sight};
 pub use unjudged::unjudged;
 

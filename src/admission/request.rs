@@ -9,6 +9,28 @@ use serde_json::value::RawValue;
 
 use crate::model::{ObjectRef, Str};
 
+/// The users that delete a namespace's contents and the dependents of what is gone.
+pub(super) const CLEANERS: [&str; 3] = [
+    "system:serviceaccount:kube-system:namespace-controller",
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+    ALL_CONTROLLERS,
+];
+
+/// The cluster's own controllers that make pods, or what makes pods, on behalf of others.
+pub(super) const POD_CONTROLLERS: [&str; 8] = [
+    "system:serviceaccount:kube-system:cronjob-controller",
+    "system:serviceaccount:kube-system:daemon-set-controller",
+    "system:serviceaccount:kube-system:deployment-controller",
+    "system:serviceaccount:kube-system:job-controller",
+    "system:serviceaccount:kube-system:replicaset-controller",
+    "system:serviceaccount:kube-system:replication-controller",
+    "system:serviceaccount:kube-system:statefulset-controller",
+    ALL_CONTROLLERS,
+];
+
+/// All of them in one, where controllers have no accounts of their own.
+const ALL_CONTROLLERS: &str = "system:kube-controller-manager";
+
 /// `AdmissionReview` as the API server sends it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,33 +130,14 @@ impl Request<'_> {
         self.dry_run.unwrap_or(false)
     }
 
-    /// The controllers that delete a namespace's contents and the dependents of what is gone.
+    /// See [`CLEANERS`].
     pub(super) fn is_by_cleaner(&self) -> bool {
-        matches!(
-            &*self.user_info.username,
-            "system:serviceaccount:kube-system:namespace-controller"
-                | "system:serviceaccount:kube-system:generic-garbage-collector"
-                // Both, where controllers have no accounts of their own.
-                | "system:kube-controller-manager"
-        )
+        CLEANERS.contains(&&*self.user_info.username)
     }
 
-    /// The cluster's own controllers that make pods, or what makes pods, on behalf of others.
+    /// See [`POD_CONTROLLERS`].
     pub(super) fn is_by_pod_controller(&self) -> bool {
-        let username = &*self.user_info.username;
-        username == "system:kube-controller-manager"
-            || matches!(
-                username.strip_prefix("system:serviceaccount:kube-system:"),
-                Some(
-                    "cronjob-controller"
-                        | "daemon-set-controller"
-                        | "deployment-controller"
-                        | "job-controller"
-                        | "replicaset-controller"
-                        | "replication-controller"
-                        | "statefulset-controller"
-                )
-            )
+        POD_CONTROLLERS.contains(&&*self.user_info.username)
     }
 
     /// Whether this takes the last finalizer off an object that is being deleted: with it goes the

@@ -9,6 +9,7 @@ mod config;
 mod review;
 mod rules;
 mod serve;
+mod webhook;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -36,6 +37,7 @@ Examples:
   portcullis config default > portcullis.yaml      start a configuration
   portcullis review review.json --cluster state/   see why the gate denied a change
   portcullis serve --cluster state/ …              run the gate
+  portcullis webhook --service portcullis/gate …   register it with an API server
 
 Exit codes: 0 nothing to object to, 1 findings, 2 the work could not be done."
 )]
@@ -55,6 +57,7 @@ enum Command {
     Rules(rules::Args),
     #[command(subcommand)]
     Config(config::Command),
+    Webhook(webhook::Args),
     Completions(completions::Args),
 }
 
@@ -113,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Review(args) => review::run(&args, &mut said),
         Command::Rules(args) => rules::run(&args, &mut said),
         Command::Config(command) => config::run(&command, &mut said),
+        Command::Webhook(args) => webhook::run(&args, &mut said),
         Command::Completions(args) => completions::run(&args, &mut said),
     };
     let outcome = outcome.unwrap_or_else(|error| {

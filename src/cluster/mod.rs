@@ -275,11 +275,18 @@ impl Cluster {
     }
 }
 
+/// The names distributions give the Service in front of cluster DNS.
+pub const DNS_SERVICE_NAMES: [&str; 4] = ["kube-dns", "dns-default", "coredns", "rke2-coredns-rke2-coredns"];
+/// The label by which the DNS Service says what it is.
+pub const DNS_APP_LABEL: &str = "k8s-app";
+/// What it says.
+pub const DNS_APPS: [&str; 2] = ["kube-dns", "coredns"];
+
 /// Whether a Service is cluster DNS by the names and labels the distributions give it: kubeadm,
 /// EKS, AKS, GKE, k3s and kind call it `kube-dns`, OpenShift `dns-default`, the CoreDNS chart
 /// `coredns`, RKE2 `rke2-coredns-rke2-coredns`; all but OpenShift's carry `k8s-app: kube-dns`.
 pub fn looks_like_dns(service: &Service) -> bool {
-    let named = matches!(service.name.as_str(), "kube-dns" | "dns-default" | "coredns" | "rke2-coredns-rke2-coredns");
-    let labelled = service.labels.get("k8s-app").is_some_and(|app| app == "kube-dns" || app == "coredns");
+    let named = DNS_SERVICE_NAMES.contains(&service.name.as_str());
+    let labelled = service.labels.get(DNS_APP_LABEL).is_some_and(|app| DNS_APPS.contains(&app.as_str()));
     (named || labelled) && service.ports.iter().any(|port| port.port == 53)
 }

@@ -49,6 +49,13 @@ pub struct MeshSettings {
     pub inject_by_default: bool,
 }
 
+impl MeshSettings {
+    /// The root namespace as far as it is known without a cluster.
+    pub fn expected_root(&self) -> &str {
+        self.root_namespace.as_deref().unwrap_or(DEFAULT_ROOT)
+    }
+}
+
 /// The mesh's root namespace: policies in it are about the whole mesh.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {

@@ -24,6 +24,7 @@ mod registry;
 mod space;
 mod testing;
 mod violation;
+mod watch;
 mod wildcard_ip_block;
 mod words;
 mod yaml;
@@ -44,6 +45,7 @@ pub use finding::Finding;
 pub use judge::{ActiveRule, RuleSet};
 pub use registry::{Built, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
 pub use violation::{Aspect, Subject, Violation};
+pub use watch::{Watch, Watched};
 
 /// A rule's identity. Codes and names are never reused.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,9 +62,8 @@ pub struct Meta {
     pub restricted: Action,
     /// The first version that had it.
     pub since: &'static str,
-    /// The kinds whose changes can alter its answer, as `group/resource`; the webhook is
-    /// registered for these.
-    pub watches: &'static [&'static str],
+    /// The changes that can alter its answer; the webhook is registered for these.
+    pub watches: &'static [Watch],
 }
 
 /// One rule: its options are its fields.

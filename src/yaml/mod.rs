@@ -12,6 +12,6 @@ mod source;
 mod write;
 
 pub use document::{Document, Parsed, parse};
-pub use write::flow;
+pub use write::{block, flow};
 
 pub use source::{Place, Position, Problem, Source, Span};

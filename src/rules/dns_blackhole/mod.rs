@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, space, words, yaml,
+    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, Watched, space, words, yaml,
 };
 use crate::cluster::NamespaceState;
 use crate::model::{
@@ -128,18 +128,13 @@ impl Rule for DnsBlackhole {
         baseline: Action::Deny,
         restricted: Action::Deny,
         since: "0.1.0",
+        // Not that a workload goes: only the DNS pods' own going could matter, and taking those
+        // away is an outage that no policy makes.
         watches: &[
-            "networking.k8s.io/networkpolicies",
-            "/namespaces",
-            "/pods",
-            "/services",
-            "/replicationcontrollers",
-            "apps/deployments",
-            "apps/statefulsets",
-            "apps/daemonsets",
-            "apps/replicasets",
-            "batch/jobs",
-            "batch/cronjobs",
+            Watched::NetworkPolicies.always(),
+            Watched::Namespaces.when_set(),
+            Watched::Workloads.when_set(),
+            Watched::DnsServices.always(),
         ],
     };
 

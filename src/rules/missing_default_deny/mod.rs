@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cover::{admits_strangers, covers_everything, matches, nameless_pods};
 use super::{
-    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, space, words, yaml,
+    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, Watched, space, words, yaml,
 };
 use crate::cluster::NamespaceState;
 use crate::model::{
@@ -159,18 +159,7 @@ impl Rule for MissingDefaultDeny {
         baseline: Action::Deny,
         restricted: Action::Deny,
         since: "0.1.0",
-        watches: &[
-            "networking.k8s.io/networkpolicies",
-            "/namespaces",
-            "/pods",
-            "/replicationcontrollers",
-            "apps/deployments",
-            "apps/statefulsets",
-            "apps/daemonsets",
-            "apps/replicasets",
-            "batch/jobs",
-            "batch/cronjobs",
-        ],
+        watches: &[Watched::NetworkPolicies.always(), Watched::Namespaces.when_set(), Watched::Workloads.when_set()],
     };
 
     fn scope(&self, change: &Change, _before: &View<'_>, _after: &View<'_>) -> Scope {

@@ -10,7 +10,7 @@ use jiff::fmt::serde::duration::friendly;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation};
+use super::{Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched};
 use crate::mesh::{Authority, Dataplane, Drop, Effective, Mode, Posture, Reason, RootSource, Setting};
 use crate::model::{Change, Namespace, Object, Str, Workload};
 
@@ -117,20 +117,13 @@ impl Rule for PlaintextMtls {
         baseline: Action::Deny,
         restricted: Action::Deny,
         since: "0.1.0",
-        // Not `core/configmaps`: the mesh's own changes once in a year, and a webhook on all
-        // ConfigMaps would stand in the way of every controller that keeps its lock in one. Nor
-        // webhook configurations, which the API server shows to no webhook.
+        // Webhook configurations make revisions of the mesh, but the API server shows them to no
+        // webhook.
         watches: &[
-            "security.istio.io/peerauthentications",
-            "/namespaces",
-            "/pods",
-            "/replicationcontrollers",
-            "apps/deployments",
-            "apps/statefulsets",
-            "apps/daemonsets",
-            "apps/replicasets",
-            "batch/jobs",
-            "batch/cronjobs",
+            Watched::PeerAuthentications.always(),
+            Watched::Namespaces.when_set(),
+            Watched::Workloads.when_set(),
+            Watched::MeshConfigs.always(),
         ],
     };
 

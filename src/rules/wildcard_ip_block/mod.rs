@@ -8,7 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::space::{self, METADATA_SERVICE, share};
-use super::{Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, words, yaml};
+use super::{
+    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, Watched, words, yaml,
+};
 use crate::cluster::NamespaceState;
 use crate::model::{
     Change, Direction, FieldPath, IpBlock, Labels, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec, PolicyRule,
@@ -145,17 +147,7 @@ impl Rule for WildcardIpBlock {
         baseline: Action::Warn,
         restricted: Action::Deny,
         since: "0.1.0",
-        watches: &[
-            "networking.k8s.io/networkpolicies",
-            "/pods",
-            "/replicationcontrollers",
-            "apps/deployments",
-            "apps/statefulsets",
-            "apps/daemonsets",
-            "apps/replicasets",
-            "batch/jobs",
-            "batch/cronjobs",
-        ],
+        watches: &[Watched::NetworkPolicies.when_set(), Watched::Workloads.when_set()],
     };
 
     fn scope(&self, change: &Change, _before: &View<'_>, _after: &View<'_>) -> Scope {

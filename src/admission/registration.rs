@@ -1,0 +1,659 @@
+//! The `ValidatingWebhookConfiguration` by which the API server knows the gate: what the rules that
+//! are on have to be asked about, and nothing else.
+//!
+//! The narrower it is, the less there is for the gate to hold up when it is away. Kinds and
+//! operations are the rules' ([`crate::rules::Meta::watches`]); match conditions, which the API
+//! server evaluates itself, leave out the changes that say nothing new. Everything here but
+//! [`RESOURCES`] follows from the rule set.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::request::{CLEANERS, POD_CONTROLLERS};
+use crate::cluster::{DNS_APP_LABEL, DNS_APPS, DNS_SERVICE_NAMES};
+use crate::model::{METADATA_NAME, Operation};
+use crate::rules::{RuleSet, Watched};
+use crate::yaml;
+
+/// The namespaces a cluster cannot heal without.
+pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
+
+/// How the API calls what rules watch. Subresources are not in it: a status says nothing rules
+/// read, and it is written all the time.
+#[rustfmt::skip]
+const RESOURCES: &[Resource] = &[
+    Resource { what: Watched::NetworkPolicies, group: "networking.k8s.io", versions: "v1", scope: "Namespaced", names: &["networkpolicies"] },
+    // Of a CRD any version: which ones are served is the installation's.
+    Resource { what: Watched::PeerAuthentications, group: "security.istio.io", versions: "*", scope: "Namespaced", names: &["peerauthentications"] },
+    Resource { what: Watched::Namespaces, group: "", versions: "v1", scope: "Cluster", names: &["namespaces"] },
+    Resource { what: Watched::Workloads, group: "", versions: "v1", scope: "Namespaced", names: &["pods", "replicationcontrollers"] },
+    Resource { what: Watched::Workloads, group: "apps", versions: "v1", scope: "Namespaced", names: &["daemonsets", "deployments", "replicasets", "statefulsets"] },
+    Resource { what: Watched::Workloads, group: "batch", versions: "v1", scope: "Namespaced", names: &["cronjobs", "jobs"] },
+    Resource { what: Watched::DnsServices, group: "", versions: "v1", scope: "Namespaced", names: &["services"] },
+    Resource { what: Watched::MeshConfigs, group: "", versions: "v1", scope: "Namespaced", names: &["configmaps"] },
+];
+
+struct Resource {
+    what: Watched,
+    group: &'static str,
+    versions: &'static str,
+    scope: &'static str,
+    names: &'static [&'static str],
+}
+
+/// Where the API server finds the gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// By an address: `https://…/validate`.
+    Url(String),
+    /// By a Service of the cluster.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Its port.
+        port: u16,
+    },
+}
+
+/// What becomes of a request while the gate does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// It is refused.
+    Fail,
+    /// It is let through.
+    Ignore,
+}
+
+impl FailurePolicy {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "Fail",
+            Self::Ignore => "Ignore",
+        }
+    }
+}
+
+/// What the registration says beside what follows from the rules.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `metadata.name`.
+    pub name: String,
+    /// Where the gate is.
+    pub target: Target,
+    /// The certificates the gate's own is verified by, as PEM; left out where something else fills
+    /// them in.
+    pub ca: Option<Vec<u8>>,
+    /// The namespace the gate runs in, which must start without it.
+    pub own_namespace: Option<String>,
+    /// How long the API server waits, in seconds.
+    pub timeout: u8,
+    /// What becomes of a request while the gate does not answer.
+    pub failure_policy: FailurePolicy,
+    /// Whether policies and DNS Services in the namespaces of cluster DNS are sent, though these
+    /// are left out otherwise.
+    pub guard_dns: bool,
+}
+
+/// A registration, and why it is as it is.
+#[derive(Debug)]
+pub struct Registration {
+    /// The `ValidatingWebhookConfiguration`.
+    pub object: Value,
+    /// Comments by the JSON pointer of what they stand above.
+    reasons: BTreeMap<String, String>,
+    /// What someone who applies it should know.
+    pub notes: Vec<String>,
+}
+
+impl Registration {
+    /// The registration for these rules; nothing where none of them has anything to be asked about.
+    pub fn of(rules: &RuleSet, options: &Options) -> Option<Self> {
+        let watched = watched(rules);
+        if watched.is_empty() {
+            return None;
+        }
+        let (excluded, notes) = excluded(rules, &watched, options);
+        let mut webhooks = vec![webhook("gate.portcullis.dev", rules, &watched, options, &excluded)];
+        let mut reasons = BTreeMap::from(
+            [
+                ("failurePolicy", match options.failure_policy {
+                    FailurePolicy::Fail => "While the gate is away, what is sent to it is refused. What the cluster's own controllers make\nand the namespaces below are not sent, so the cluster can start and heal. The way out:\nkubectl delete validatingwebhookconfiguration NAME".replace("NAME", &options.name),
+                    FailurePolicy::Ignore => "While the gate is away, everything passes unjudged.".to_owned(),
+                }),
+                ("namespaceSelector", "The gate's own namespace and those a cluster cannot heal without. It goes by a label that\nthe API server sets on every namespace and nobody can change.".to_owned()),
+                ("matchConditions", "Evaluated by the API server: what they leave out never leaves it.".to_owned()),
+            ]
+            .map(|(field, reason)| (format!("/webhooks/0/{field}"), reason)),
+        );
+        if options.guard_dns
+            && let Some(guard) = dns_guard(rules, &watched, options, &excluded)
+        {
+            webhooks.push(guard);
+            reasons.insert(
+                "/webhooks/1".to_owned(),
+                "What can cut off cluster DNS, in the namespaces it runs in. It never holds them up.".to_owned(),
+            );
+        }
+        let object = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": { "name": options.name, "labels": { "app.kubernetes.io/name": "portcullis" } },
+            "webhooks": webhooks,
+        });
+        Some(Self { object, reasons, notes })
+    }
+
+    /// As YAML, with the reasons as comments.
+    pub fn yaml(&self) -> String {
+        yaml::block(&self.object, &self.reasons)
+    }
+}
+
+/// What the rules that are on watch, and the operations they watch it for.
+fn watched(rules: &RuleSet) -> BTreeMap<Watched, BTreeSet<Operation>> {
+    let mut watched: BTreeMap<Watched, BTreeSet<Operation>> = BTreeMap::new();
+    for watch in rules.rules.iter().flat_map(|active| active.rule.meta().watches) {
+        watched.entry(watch.what).or_default().extend(watch.on);
+    }
+    // Where the configuration names resolvers and no Service, none is looked for.
+    let dns = &rules.environment.dns;
+    if dns.services.is_empty() && !dns.addresses.is_empty() {
+        watched.remove(&Watched::DnsServices);
+    }
+    // Where it names the mesh's root, no ConfigMap is asked.
+    if rules.environment.mesh.root_namespace.is_some() {
+        watched.remove(&Watched::MeshConfigs);
+    }
+    watched
+}
+
+/// The namespaces nothing is sent of, and what to know about them.
+fn excluded(
+    rules: &RuleSet,
+    watched: &BTreeMap<Watched, BTreeSet<Operation>>,
+    options: &Options,
+) -> (BTreeSet<String>, Vec<String>) {
+    let exempt = rules.environment.namespaces.exempt.iter();
+    let (patterns, names): (Vec<_>, Vec<_>) = exempt.partition(|name| name.ends_with('*'));
+    let mut excluded: BTreeSet<String> = names.into_iter().cloned().collect();
+    excluded.extend(SYSTEM_NAMESPACES.map(str::to_owned));
+    let mut notes = Vec::new();
+    // An exempt namespace's own workloads are nobody's business, but the policies of the mesh's
+    // root hold for all the others.
+    let root = rules.environment.mesh.expected_root();
+    let is_own = options.own_namespace.as_deref() == Some(root);
+    let is_system = SYSTEM_NAMESPACES.contains(&root);
+    if watched.contains_key(&Watched::PeerAuthentications) && !is_own && !is_system && excluded.remove(root) {
+        notes.push(format!(
+            "`{root}` is exempt, and changes in it are sent all the same: its PeerAuthentications hold for the whole mesh"
+        ));
+    }
+    excluded.extend(options.own_namespace.clone());
+    if !patterns.is_empty() {
+        let patterns: Vec<_> = patterns.iter().map(|pattern| format!("`{pattern}`")).collect();
+        notes.push(format!(
+            "changes in namespaces exempt by a pattern are sent and pass: a selector knows only whole names, not {}",
+            patterns.join(", ")
+        ));
+    }
+    let hidden = dns_namespaces(rules, &excluded);
+    if watched.contains_key(&Watched::DnsServices) && !hidden.is_empty() && !options.guard_dns {
+        notes.push(format!(
+            "a policy in `{}` that cuts off the DNS pods is not seen; `--guard-dns` sends those without ever holding the namespace up",
+            hidden.join("`, `")
+        ));
+    }
+    (excluded, notes)
+}
+
+/// The namespaces of cluster DNS that are left out.
+fn dns_namespaces(rules: &RuleSet, excluded: &BTreeSet<String>) -> Vec<String> {
+    let configured = rules.environment.dns.services.iter().map(|service| service.namespace.to_string());
+    let mut namespaces: BTreeSet<String> = configured.collect();
+    if namespaces.is_empty() {
+        namespaces.insert("kube-system".to_owned());
+    }
+    namespaces.into_iter().filter(|name| excluded.contains(name)).collect()
+}
+
+/// The second entry, for the namespaces of cluster DNS: disjoint with the first, so that a change
+/// is still judged once and told of in one message.
+fn dns_guard(
+    rules: &RuleSet,
+    watched: &BTreeMap<Watched, BTreeSet<Operation>>,
+    options: &Options,
+    excluded: &BTreeSet<String>,
+) -> Option<Value> {
+    let namespaces = dns_namespaces(rules, excluded);
+    let operations = watched.get(&Watched::DnsServices)?;
+    if namespaces.is_empty() {
+        return None;
+    }
+    let watched = [Watched::NetworkPolicies, Watched::DnsServices].map(|what| (what, operations.clone())).into();
+    let options = Options { failure_policy: FailurePolicy::Ignore, ..options.clone() };
+    let mut guard = webhook("dns.portcullis.dev", rules, &watched, &options, &BTreeSet::new());
+    *guard.pointer_mut("/namespaceSelector/matchExpressions/0")? =
+        json!({ "key": METADATA_NAME, "operator": "In", "values": namespaces });
+    Some(guard)
+}
+
+fn webhook(
+    name: &str,
+    rules: &RuleSet,
+    watched: &BTreeMap<Watched, BTreeSet<Operation>>,
+    options: &Options,
+    excluded: &BTreeSet<String>,
+) -> Value {
+    let mut client = match &options.target {
+        Target::Url(url) => json!({ "url": url }),
+        Target::Service { namespace, name, port } => {
+            json!({ "service": { "namespace": namespace, "name": name, "port": port, "path": "/validate" } })
+        }
+    };
+    if let (Some(ca), Some(client)) = (&options.ca, client.as_object_mut()) {
+        client.insert("caBundle".to_owned(), STANDARD.encode(ca).into());
+    }
+    json!({
+        "name": name,
+        "clientConfig": client,
+        "admissionReviewVersions": ["v1"],
+        "sideEffects": "None",
+        "timeoutSeconds": options.timeout,
+        "failurePolicy": options.failure_policy.as_str(),
+        "matchPolicy": "Equivalent",
+        "namespaceSelector": { "matchExpressions": [
+            { "key": METADATA_NAME, "operator": "NotIn", "values": excluded },
+        ] },
+        "rules": resources(watched),
+        "matchConditions": conditions(rules, watched),
+    })
+}
+
+/// `rules` of the webhook: what shares group, version, scope and operations is one of them.
+fn resources(watched: &BTreeMap<Watched, BTreeSet<Operation>>) -> Vec<Value> {
+    let mut grouped: Vec<(&Resource, &BTreeSet<Operation>, Vec<&str>)> = Vec::new();
+    for resource in RESOURCES {
+        let Some(operations) = watched.get(&resource.what) else { continue };
+        let same = grouped.iter_mut().find(|(other, on, _)| {
+            (other.group, other.versions, other.scope, *on)
+                == (resource.group, resource.versions, resource.scope, operations)
+        });
+        match same {
+            Some((_, _, names)) => names.extend(resource.names),
+            None => grouped.push((resource, operations, resource.names.to_vec())),
+        }
+    }
+    let rule = |(resource, operations, names): (&Resource, &BTreeSet<Operation>, Vec<&str>)| {
+        let operations: Vec<_> = operations
+            .iter()
+            .map(|operation| match operation {
+                Operation::Create => "CREATE",
+                Operation::Update => "UPDATE",
+                Operation::Delete => "DELETE",
+            })
+            .collect();
+        json!({
+            "operations": operations,
+            "apiGroups": [resource.group],
+            "apiVersions": [resource.versions],
+            "resources": names,
+            "scope": resource.scope,
+        })
+    };
+    grouped.into_iter().map(rule).collect()
+}
+
+/// `matchConditions`: CEL that the API server evaluates before it sends anything. All must hold.
+///
+/// None of them may fail on any object: with `Fail` that would be a refusal. So every field that
+/// may be absent is read by `.?` with something to fall back on.
+fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>) -> Vec<Value> {
+    let mut conditions =
+        vec![("not-the-clusters-cleaners", format!("!(request.userInfo.username in [{}])", quoted(CLEANERS)))];
+    let has = |what| watched.contains_key(&what);
+    if has(Watched::Workloads) {
+        // The names of accounts in `kube-system` are the cluster's to give, owner references are
+        // anybody's to write: only both together say that this was judged as another object.
+        conditions.push((
+            "not-what-a-controller-makes",
+            format!(
+                "!((request.userInfo.username in [{}] || request.userInfo.username.startsWith('system:node:')) && object != null && object.metadata.?ownerReferences.orValue([]).exists(owner, owner.?controller.orValue(false)))",
+                quoted(POD_CONTROLLERS)
+            ),
+        ));
+    }
+    // A change that leaves what rules read as it was says nothing. A policy that is being deleted
+    // goes with its last finalizer, which no DELETE tells of.
+    let same = |field: &str| format!("object.{field} == oldObject.{field}");
+    let same_spec = same("?spec.orValue({})");
+    let same_labels = same("metadata.?labels.orValue({})");
+    let same_template =
+        format!("{} && {}", same("?spec.?template.orValue({})"), same("?spec.?jobTemplate.orValue({})"));
+    let is_staying = "!has(oldObject.metadata.deletionTimestamp)";
+    let unchanged = [
+        (Watched::NetworkPolicies, "policies-that-change", format!("{is_staying} && {same_spec}")),
+        (Watched::PeerAuthentications, "mesh-policies-that-change", format!("{is_staying} && {same_spec}")),
+        (Watched::Namespaces, "namespaces-relabelled", same_labels.clone()),
+        (Watched::DnsServices, "services-that-change", format!("{same_spec} && {same_labels}")),
+        (Watched::MeshConfigs, "mesh-configs-that-change", same("?data.?mesh.orValue('')")),
+    ];
+    for (what, name, unchanged) in unchanged {
+        if has(what) {
+            let is_it = is_one_of(RESOURCES.iter().filter(|it| it.what == what).flat_map(|it| it.names));
+            conditions.push((name, format!("!({is_it} && request.operation == 'UPDATE' && {unchanged})")));
+        }
+    }
+    if has(Watched::Workloads) {
+        // Of a pod nothing else that rules read can change once it is there.
+        let pods = is_one_of(&["pods"]);
+        conditions.push(("pods-relabelled", format!("!({pods} && request.operation == 'UPDATE' && {same_labels})")));
+        let names = RESOURCES.iter().filter(|it| it.what == Watched::Workloads).flat_map(|it| it.names);
+        let templates = is_one_of(names.filter(|name| **name != "pods"));
+        conditions.push((
+            "templates-that-change",
+            format!("!({templates} && request.operation == 'UPDATE' && {same_template})"),
+        ));
+    }
+    let either = |claim: &str| format!("[object, oldObject].exists(it, it != null && {claim})");
+    if has(Watched::DnsServices) {
+        let names = &rules.environment.dns.services;
+        let is_dns = if names.is_empty() {
+            either(&format!(
+                "(it.metadata.?name.orValue('') in [{}] || it.metadata.?labels[?'{DNS_APP_LABEL}'].orValue('') in [{}])",
+                quoted(DNS_SERVICE_NAMES),
+                quoted(DNS_APPS)
+            ))
+        } else {
+            let names: Vec<String> = names.iter().map(|it| format!("{}/{}", it.namespace, it.name)).collect();
+            let is_named = format!("request.namespace + '/' + it.metadata.?name.orValue('') in [{}]", quoted(&names));
+            either(&is_named)
+        };
+        conditions.push(("services-of-dns", format!("!{} || {is_dns}", is_one_of(&["services"]))));
+    }
+    if has(Watched::MeshConfigs) {
+        let is_mesh = either("it.metadata.?name.orValue('').matches('^istio(-.*)?$') && it.?data.?mesh.hasValue()");
+        conditions.push(("config-of-the-mesh", format!("!{} || {is_mesh}", is_one_of(&["configmaps"]))));
+    }
+    conditions.into_iter().map(|(name, expression)| json!({ "name": name, "expression": expression })).collect()
+}
+
+fn is_one_of<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> String {
+    let names: Vec<&str> = names.into_iter().copied().collect();
+    match names.as_slice() {
+        [name] => format!("(request.resource.resource == {})", string(name)),
+        names => format!("(request.resource.resource in [{}])", quoted(names)),
+    }
+}
+
+fn quoted<S: AsRef<str>>(texts: impl IntoIterator<Item = S>) -> String {
+    texts.into_iter().map(|text| string(text.as_ref())).collect::<Vec<_>>().join(", ")
+}
+
+/// A text as CEL writes it.
+fn string(text: &str) -> String {
+    format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::cluster::Cluster;
+    use crate::config;
+    use crate::k8s;
+    use crate::model::{Change, Object};
+    use crate::rules::{RULES, Scope, View};
+
+    fn rules(configuration: &str) -> RuleSet {
+        config::read(yaml::Source::new("c.yaml", configuration)).unwrap_or_else(|error| panic!("{error}")).rule_set()
+    }
+
+    fn options() -> Options {
+        Options {
+            name: "portcullis".to_owned(),
+            target: Target::Url("https://gate/validate".to_owned()),
+            ca: None,
+            own_namespace: Some("guard".to_owned()),
+            timeout: 5,
+            failure_policy: FailurePolicy::Fail,
+            guard_dns: false,
+        }
+    }
+
+    fn registered(configuration: &str, options: &Options) -> Registration {
+        Registration::of(&rules(configuration), options).unwrap()
+    }
+
+    /// The configuration in which these rules are on and no others.
+    fn only(codes: &[&str]) -> String {
+        let off = RULES.iter().filter(|entry| entry.has_options() && !codes.contains(&entry.meta.code));
+        let off: Vec<_> = off.map(|entry| format!("{}: {{action: 'off'}}", entry.meta.name)).collect();
+        format!("rules: {{{}}}", off.join(", "))
+    }
+
+    fn objects(yaml: &str) -> Vec<Object> {
+        let lowered =
+            yaml::parse(yaml).into_iter().map(|document| k8s::lower_value(&document.unwrap().value(), "shop"));
+        lowered.filter_map(|lowered| lowered.object).collect()
+    }
+
+    /// What the API server sends of a group's resource, by the first entry.
+    fn operations(registration: &Registration, group: &str, resource: &str) -> Vec<String> {
+        let holds =
+            |rule: &Value, field: &str, name: &str| rule[field].as_array().unwrap().iter().any(|value| value == name);
+        let rules = registration.object["webhooks"][0]["rules"].as_array().unwrap().iter();
+        let sent: Vec<_> =
+            rules.filter(|rule| holds(rule, "apiGroups", group) && holds(rule, "resources", resource)).collect();
+        assert!(sent.len() <= 1, "{group}/{resource} is registered twice");
+        let operations = sent.into_iter().flat_map(|rule| rule["operations"].as_array().unwrap());
+        operations.map(|operation| operation.as_str().unwrap().to_owned()).collect()
+    }
+
+    fn condition<'a>(registration: &'a Registration, name: &str) -> Option<&'a str> {
+        let conditions = registration.object["webhooks"][0]["matchConditions"].as_array().unwrap();
+        conditions.iter().find(|it| it["name"] == name).map(|it| it["expression"].as_str().unwrap())
+    }
+
+    /// Every kind that is read, with its resource: an object before and after a change that matters
+    /// as much as one of its kind can.
+    const KINDS: &[(&str, &str, &str, &str)] = &[
+        (
+            "networking.k8s.io",
+            "networkpolicies",
+            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a}, spec: {podSelector: {}}}",
+            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a}, spec: {podSelector: {matchLabels: {a: b}}}}",
+        ),
+        (
+            "security.istio.io",
+            "peerauthentications",
+            "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a}, spec: {mtls: {mode: STRICT}}}",
+            "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a}, spec: {mtls: {mode: DISABLE}}}",
+        ),
+        (
+            "",
+            "namespaces",
+            "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}",
+            "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio-injection: enabled}}}",
+        ),
+        (
+            "",
+            "pods",
+            "{apiVersion: v1, kind: Pod, metadata: {name: a}}",
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {a: b}}}",
+        ),
+        ("", "replicationcontrollers", "{apiVersion: v1, kind: ReplicationController, TEMPLATE}", ""),
+        ("apps", "deployments", "{apiVersion: apps/v1, kind: Deployment, TEMPLATE}", ""),
+        ("apps", "statefulsets", "{apiVersion: apps/v1, kind: StatefulSet, TEMPLATE}", ""),
+        ("apps", "daemonsets", "{apiVersion: apps/v1, kind: DaemonSet, TEMPLATE}", ""),
+        ("apps", "replicasets", "{apiVersion: apps/v1, kind: ReplicaSet, TEMPLATE}", ""),
+        ("batch", "jobs", "{apiVersion: batch/v1, kind: Job, TEMPLATE}", ""),
+        (
+            "batch",
+            "cronjobs",
+            "{apiVersion: batch/v1, kind: CronJob, metadata: {name: a}, spec: {jobTemplate: {spec: {template: {metadata: {labels: {a: LABEL}}}}}}}",
+            "",
+        ),
+        (
+            "",
+            "services",
+            "{apiVersion: v1, kind: Service, metadata: {name: kube-dns, namespace: dns}, spec: {selector: {a: b}, ports: [{port: 53}]}}",
+            "{apiVersion: v1, kind: Service, metadata: {name: kube-dns, namespace: dns}, spec: {selector: {a: c}, ports: [{port: 53}]}}",
+        ),
+        (
+            "",
+            "configmaps",
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'rootNamespace: a'}}",
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'rootNamespace: b'}}",
+        ),
+        (
+            "cilium.io",
+            "ciliumnetworkpolicies",
+            "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: a}}",
+            "{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: a}}",
+        ),
+        ("", "secrets", "", ""),
+    ];
+
+    #[test]
+    fn what_is_sent_is_what_some_rule_answers_to_and_nothing_else() {
+        let now = Timestamp::UNIX_EPOCH;
+        let mut seen = 0;
+        for entry in RULES.iter().filter(|entry| entry.has_options()) {
+            let rules = rules(&only(&[entry.meta.code]));
+            let rule = &rules.rules.first().unwrap().rule;
+            let registration = Registration::of(&rules, &options()).unwrap();
+            for (group, resource, before, after) in KINDS {
+                let template = |label: &str| {
+                    let template =
+                        format!("metadata: {{name: a}}, spec: {{template: {{metadata: {{labels: {{a: {label}}}}}}}}}");
+                    let text = before.replace("TEMPLATE", &template).replace("LABEL", label);
+                    objects(&text).pop()
+                };
+                let (old, new) = if after.is_empty() {
+                    (template("x"), template("y"))
+                } else {
+                    (template("x"), objects(after).pop())
+                };
+                let mut expected = Vec::new();
+                if let (Some(old), Some(new)) = (old, new) {
+                    let changes = [
+                        ("CREATE", Change::Create(new.clone())),
+                        ("UPDATE", Change::Update(old.clone(), new)),
+                        ("DELETE", Change::Delete(old)),
+                    ];
+                    for (operation, change) in changes {
+                        let cluster = Cluster::default().as_found_by(&change);
+                        let after = cluster.with(&change);
+                        let views = [&cluster, &after].map(|cluster| View::new(cluster, &rules.environment, now));
+                        if rule.scope(&change, &views[0], &views[1]) != Scope::Nothing {
+                            expected.push(operation.to_owned());
+                            seen += 1;
+                        }
+                    }
+                }
+                let sent = operations(&registration, group, resource);
+                assert_eq!(sent, expected, "{} {group}/{resource}", entry.meta.name);
+            }
+        }
+        assert!(seen > 40, "the samples do not reach the rules: {seen}");
+    }
+
+    #[test]
+    fn every_kind_that_is_read_is_registered_or_said_not_to_be() {
+        let all = registered("", &options());
+        for (group, resource, ..) in KINDS {
+            let is_foreign = matches!(*resource, "ciliumnetworkpolicies" | "secrets");
+            assert_eq!(operations(&all, group, resource).is_empty(), is_foreign, "{group}/{resource}");
+        }
+    }
+
+    #[test]
+    fn a_rule_that_is_off_adds_nothing() {
+        let network = registered(&only(&["NP001", "NP003"]), &options());
+        assert!(operations(&network, "security.istio.io", "peerauthentications").is_empty());
+        assert!(operations(&network, "", "configmaps").is_empty());
+        assert!(operations(&network, "", "services").is_empty());
+        assert_eq!(condition(&network, "config-of-the-mesh"), None);
+        assert!(operations(&registered(&only(&["NP003"]), &options()), "", "namespaces").is_empty());
+        assert!(
+            operations(&registered(&only(&["MT001"]), &options()), "networking.k8s.io", "networkpolicies").is_empty()
+        );
+        assert!(Registration::of(&rules(&only(&[])), &options()).is_none());
+    }
+
+    #[test]
+    fn what_the_configuration_settles_is_not_watched() {
+        let settled = registered("{dns: {addresses: [10.0.0.1]}, mesh: {rootNamespace: mesh}}", &options());
+        assert!(operations(&settled, "", "services").is_empty() && operations(&settled, "", "configmaps").is_empty());
+        let named = registered("dns: {services: [{namespace: dns, name: resolver}]}", &options());
+        let said = condition(&named, "services-of-dns").unwrap();
+        assert!(said.contains("['dns/resolver']") && !said.contains("kube-dns"), "{said}");
+    }
+
+    fn excluded(registration: &Registration) -> Vec<&str> {
+        let values = &registration.object["webhooks"][0]["namespaceSelector"]["matchExpressions"][0]["values"];
+        values.as_array().unwrap().iter().map(|value| value.as_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn own_system_and_exempt_namespaces_are_left_out() {
+        let all = registered("namespaces: {exempt: [infra, 'team-*']}", &options());
+        assert_eq!(excluded(&all), ["guard", "infra", "kube-node-lease", "kube-public", "kube-system"]);
+        assert!(all.notes.iter().any(|note| note.contains("`team-*`")), "{:?}", all.notes);
+    }
+
+    #[test]
+    fn the_meshs_root_is_sent_even_where_it_is_exempt() {
+        let exempt = "namespaces: {exempt: [istio-system]}";
+        let all = registered(exempt, &options());
+        assert!(!excluded(&all).contains(&"istio-system"));
+        assert!(all.notes.iter().any(|note| note.contains("`istio-system`")), "{:?}", all.notes);
+        let no_mesh = registered(&format!("{exempt}\n{}", only(&["NP001"])), &options());
+        assert!(excluded(&no_mesh).contains(&"istio-system"));
+    }
+
+    #[test]
+    fn the_namespaces_of_dns_are_guarded_on_request_and_never_held_up() {
+        let plain = registered("", &options());
+        assert_eq!(plain.object["webhooks"].as_array().unwrap().len(), 1);
+        assert!(plain.notes.iter().any(|note| note.contains("--guard-dns")), "{:?}", plain.notes);
+        let guarded = registered("", &Options { guard_dns: true, ..options() });
+        let guard = &guarded.object["webhooks"][1];
+        assert_eq!(guard["failurePolicy"], "Ignore");
+        assert_eq!(guard["namespaceSelector"]["matchExpressions"][0]["values"], json!(["kube-system"]));
+        assert!(!guard["rules"].to_string().contains("pods"));
+        assert!(guarded.notes.is_empty(), "{:?}", guarded.notes);
+        let without = registered(&only(&["NP001"]), &Options { guard_dns: true, ..options() });
+        assert_eq!(without.object["webhooks"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn conditions_are_within_what_the_api_server_takes() {
+        let all = registered("", &options());
+        let conditions = all.object["webhooks"][0]["matchConditions"].as_array().unwrap();
+        let names: BTreeSet<_> = conditions.iter().map(|it| it["name"].as_str().unwrap()).collect();
+        assert!(names.len() == conditions.len() && conditions.len() <= 64);
+        for condition in conditions {
+            let text = condition["expression"].as_str().unwrap();
+            let balance = text.matches('(').count() == text.matches(')').count();
+            assert!(balance && text.matches('\'').count() % 2 == 0 && !text.contains('\n'), "{text}");
+        }
+        assert_eq!(string(r"a'b\"), r"'a\'b\\'");
+    }
+
+    #[test]
+    fn the_yaml_is_the_object() {
+        for guard_dns in [false, true] {
+            let registration = registered("", &Options { guard_dns, ca: Some(b"pem".to_vec()), ..options() });
+            let text = registration.yaml();
+            assert_eq!(yaml::parse(&text).remove(0).unwrap().value(), registration.object, "{text}");
+            assert_eq!(registration.object["webhooks"][0]["clientConfig"]["caBundle"], "cGVt");
+        }
+    }
+}

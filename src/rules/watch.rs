@@ -1,0 +1,42 @@
+//! What a rule has to be asked about.
+
+use crate::model::Operation;
+
+/// Objects whose changes can alter a rule's answer, and the changes that can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Which objects.
+    pub what: Watched,
+    /// What must happen to them.
+    pub on: &'static [Operation],
+}
+
+/// Objects a rule's answer can rest on. How the API calls them is the webhook registration's to
+/// know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Watched {
+    /// NetworkPolicies.
+    NetworkPolicies,
+    /// Istio's PeerAuthentications.
+    PeerAuthentications,
+    /// Namespaces: their labels.
+    Namespaces,
+    /// Pods and everything with a pod template.
+    Workloads,
+    /// The Services in front of cluster DNS, and no others.
+    DnsServices,
+    /// The ConfigMaps the mesh is set up by, and no others: nearly every controller writes some.
+    MeshConfigs,
+}
+
+impl Watched {
+    /// When an object comes to be or changes.
+    pub(super) const fn when_set(self) -> Watch {
+        Watch { what: self, on: &[Operation::Create, Operation::Update] }
+    }
+
+    /// Also when it goes.
+    pub(super) const fn always(self) -> Watch {
+        Watch { what: self, on: &[Operation::Create, Operation::Update, Operation::Delete] }
+    }
+}
