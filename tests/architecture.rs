@@ -36,7 +36,11 @@ const IMPORTS: &[Row] = &[
         &["rules", "cluster", "k8s", "model", "yaml", "prose"],
         "a pure function: the network and the files are `server`'s",
     ),
-    ("server", &["admission", "config", "telemetry", "rules", "cluster", "model"], "the edge towards the network"),
+    (
+        "server",
+        &["admission", "config", "telemetry", "rules", "cluster", "k8s", "model"],
+        "the edge towards the network",
+    ),
     ("cli", ANYTHING, "the edge towards the user puts everything together"),
 ];
 

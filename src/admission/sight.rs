@@ -1,19 +1,21 @@
 //! What a review is judged against, and what is doubtful about it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use crate::k8s::Kind;
 use crate::model::Str;
-use crate::rules::{Action, Finding};
+use crate::rules::{Action, Finding, Meta, Watched};
 
 /// A cluster as a review sees it.
 #[derive(Clone, Copy, Debug)]
 pub struct Sight<'a> {
     /// What is known.
     pub cluster: &'a Cluster,
-    /// Why it may be otherwise by now.
-    pub doubt: Option<&'a Doubt>,
+    /// Why it may not be what is.
+    pub doubts: &'a [Doubt],
 }
 
 /// Why what is known of a cluster may not be what is.
@@ -21,35 +23,41 @@ pub struct Sight<'a> {
 pub enum Doubt {
     /// It was last known to be current this long ago.
     Stale(Duration),
+    /// These kinds of objects could not be read, not yet or not at all.
+    Unread(Vec<Kind>),
     /// What a denial finds absent could not be looked for again: why.
     Unconfirmed(String),
 }
 
 impl<'a> From<&'a Cluster> for Sight<'a> {
     fn from(cluster: &'a Cluster) -> Self {
-        Self { cluster, doubt: None }
+        Self { cluster, doubts: &[] }
     }
 }
 
 impl Sight<'_> {
     /// Takes what is doubtful down to a warning that says so: missing knowledge never denies.
     pub(super) fn temper(&self, findings: &mut [Finding]) {
-        let Some(doubt) = self.doubt else { return };
-        for finding in findings {
-            let is_doubtful = match doubt {
-                Doubt::Stale(_) => finding.rests_on_state,
-                Doubt::Unconfirmed(_) => self.may_be_there_by_now(finding),
-            };
-            if is_doubtful && finding.action == Action::Deny {
-                finding.action = Action::Warn;
-                finding.message = format!("{}; this is no denial because {doubt}", finding.message);
+        for doubt in self.doubts {
+            for finding in findings.iter_mut().filter(|finding| finding.action == Action::Deny) {
+                let is_doubtful = match doubt {
+                    Doubt::Stale(_) => finding.rests_on_state,
+                    Doubt::Unread(kinds) => {
+                        finding.rests_on_state && kinds.iter().any(|kind| reads(finding.rule, *kind))
+                    }
+                    Doubt::Unconfirmed(_) => self.may_be_there_by_now(finding),
+                };
+                if is_doubtful {
+                    finding.action = Action::Warn;
+                    finding.message = format!("{}; this is no denial because {doubt}", finding.message);
+                }
             }
         }
     }
 
     /// The namespaces to read anew before these findings are sent as denials: theirs, and the
     /// request's own, where a policy may be missing that others suffer for.
-    pub(super) fn to_confirm(&self, findings: &[Finding], requested: &str) -> Vec<Str> {
+    pub(super) fn to_confirm(self, findings: &[Finding], requested: &str) -> Vec<Str> {
         let doubtful = findings.iter().filter(|it| it.action == Action::Deny && self.may_be_there_by_now(it));
         let mut namespaces: Vec<Str> = doubtful.filter_map(|finding| finding.namespace.clone()).collect();
         if !namespaces.is_empty() && !requested.is_empty() {
@@ -68,11 +76,43 @@ impl Sight<'_> {
     }
 }
 
+/// Whether a rule can be wrong for not knowing of a kind. Not to know of workloads only leaves out
+/// some that suffer, except for those that are cluster DNS.
+fn reads(rule: &Meta, kind: Kind) -> bool {
+    let watched = match kind {
+        Kind::NetworkPolicy | Kind::ForeignPolicy => Watched::NetworkPolicies,
+        Kind::PeerAuthentication => Watched::PeerAuthentications,
+        Kind::Namespace => Watched::Namespaces,
+        Kind::Service | Kind::Workload => Watched::DnsServices,
+        Kind::ConfigMap | Kind::MutatingWebhookConfiguration => Watched::MeshConfigs,
+    };
+    rule.watches.iter().any(|watch| watch.what == watched)
+}
+
+/// What a kind is called where its objects are missing.
+const fn plural(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Namespace => "Namespaces",
+        Kind::Service => "Services",
+        Kind::ConfigMap => "the mesh's ConfigMaps",
+        Kind::Workload => "Pods",
+        Kind::NetworkPolicy => "NetworkPolicies",
+        Kind::PeerAuthentication => "PeerAuthentications",
+        Kind::MutatingWebhookConfiguration => "MutatingWebhookConfigurations",
+        Kind::ForeignPolicy => "policies of other systems",
+    }
+}
+
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stale(age) => {
                 write!(f, "what portcullis knows of the cluster is {} seconds old", age.as_secs())
+            }
+            Self::Unread(kinds) => {
+                let names: BTreeSet<&str> = kinds.iter().map(|kind| plural(*kind)).collect();
+                let names: Vec<&str> = names.into_iter().collect();
+                write!(f, "portcullis has not read all of the cluster: {} are missing", names.join(", "))
             }
             Self::Unconfirmed(why) => {
                 write!(f, "what is missing may be there by now, and portcullis could not look: {why}")

@@ -11,14 +11,19 @@ use tokio::sync::watch;
 use super::Outcome;
 use crate::cluster::Cluster;
 use crate::config::{self, Settings};
+use crate::k8s::Kind;
+use crate::model::Str;
 use crate::rules::RuleSet;
-use crate::server::{self, ConfigFile, Limits, Options, Shutdown};
-use crate::source::{self, Manifests};
+use crate::server::{self, ConfigFile, Limits, Options, Origin, Renewed, Shutdown};
+use crate::source::{self, Live, Manifests};
 use crate::telemetry::logs::{self, Format};
 use crate::telemetry::{Metrics, Telemetry};
 use crate::yaml::Source;
 
 /// Runs the gate: answers AdmissionReviews over HTTPS at `/validate`.
+///
+/// It judges by the cluster it runs in, or the one a kubeconfig names, which it watches; with
+/// `--cluster` by manifests instead.
 ///
 /// Probes and metrics are served in plain HTTP beside it: `/livez`, `/readyz` (`?verbose` says what
 /// is missing) and `/metrics`. Certificate, configuration and manifests may change while it runs:
@@ -26,11 +31,19 @@ use crate::yaml::Source;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  portcullis serve --cluster state/ --tls-cert tls.crt --tls-key tls.key --config portcullis.yaml")]
+  portcullis serve --tls-cert tls.crt --tls-key tls.key --config portcullis.yaml
+  portcullis serve --kubeconfig ~/.kube/config --context staging --tls-cert tls.crt --tls-key tls.key
+  portcullis serve --cluster state/ --tls-cert tls.crt --tls-key tls.key")]
 pub(super) struct Args {
-    /// The manifests that are the cluster, exactly
-    #[arg(long, value_name = "DIR", env = "PORTCULLIS_CLUSTER")]
-    cluster: PathBuf,
+    /// Manifests that are the cluster, exactly; left out, a live cluster is watched
+    #[arg(long, value_name = "DIR", env = "PORTCULLIS_CLUSTER", conflicts_with_all = ["kubeconfig", "context"])]
+    cluster: Option<PathBuf>,
+    /// The kubeconfig of the cluster to watch; left out, `KUBECONFIG`, else the pod's own account
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig; left out, its current one
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
     /// The configuration; left out, its defaults
     #[arg(long, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
     config: Option<PathBuf>,
@@ -85,7 +98,6 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
         }
         None => (Vec::new(), Settings::default()),
     };
-    let cluster = read_cluster(&args.cluster).map_err(anyhow::Error::msg)?;
     let format = match args.log_format {
         LogFormat::Auto => Format::Auto,
         LogFormat::Text => Format::Text,
@@ -93,13 +105,13 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Outcome> {
     };
     logs::init(format, args.log_level.as_deref())?;
     let runtime = server::runtime().context("the runtime cannot be started")?;
-    let outcome = runtime.block_on(serve(args, &settings, bytes, cluster));
+    let outcome = runtime.block_on(serve(args, &settings, bytes));
     // A review that was given up on may still be at work; the process does not wait for it.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(args: &Args, settings: &Settings, config: Vec<u8>, cluster: Cluster) -> anyhow::Result<Outcome> {
+async fn serve(args: &Args, settings: &Settings, config: Vec<u8>) -> anyhow::Result<Outcome> {
     let telemetry = Telemetry::default();
     let shutdown = server::shutdown_requested().context("signals cannot be caught")?;
     let every = Duration::from_secs(args.reload_every);
@@ -111,23 +123,17 @@ async fn serve(args: &Args, settings: &Settings, config: Vec<u8>, cluster: Clust
         shutdown: Shutdown { linger: Duration::from_secs(args.linger), drain: Duration::from_secs(args.drain) },
         ..Options::new(&args.tls_cert, &args.tls_key)
     };
-    count_objects(&telemetry.metrics, &cluster);
-    // Both were read before anything is served; a source that takes longer opens its gate later.
-    telemetry.readiness.gate("cluster", "reading manifests").open();
+    let (cluster, origin) = cluster(args, settings, every, &telemetry).await?;
+    let options = Options { origin, ..options };
     telemetry.readiness.gate("configuration", "reading the file").open();
     telemetry.metrics.config_current(true);
-    let (cluster_sender, cluster) = watch::channel(Arc::new(cluster));
     let (rules_sender, rules) = watch::channel(Arc::new(settings.rule_set()));
-
-    let following =
-        tokio::spawn(follow_cluster(args.cluster.clone(), every, cluster_sender, telemetry.metrics.clone()));
     let configured = args.config.clone().map(|path| {
         let file = ConfigFile { path: path.clone(), in_force: config, every };
         let load = move |bytes: &[u8]| load_rules(&path, bytes);
         tokio::spawn(server::follow_config(file, load, rules_sender.clone(), telemetry.metrics.clone()))
     });
     let served = server::run(options, cluster, rules, telemetry, shutdown).await;
-    following.abort();
     if let Some(configured) = configured {
         configured.abort();
     }
@@ -140,6 +146,46 @@ fn load_rules(path: &Path, bytes: &[u8]) -> Result<RuleSet, String> {
     match Source::decode(path.display().to_string(), bytes.to_vec()) {
         (source, None) => config::read(source).map(|settings| settings.rule_set()).map_err(|error| error.to_string()),
         (_, Some(problem)) => Err(problem.message),
+    }
+}
+
+/// The cluster that is judged by: a folder's, or a live one with a way to ask it anew.
+async fn cluster(
+    args: &Args,
+    settings: &Settings,
+    every: Duration,
+    telemetry: &Telemetry,
+) -> anyhow::Result<(watch::Receiver<Arc<Cluster>>, Option<Arc<dyn Origin>>)> {
+    let Some(path) = &args.cluster else {
+        let configuration = source::configuration(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+        tracing::info!(server = %configuration.cluster_url, "watching a live cluster");
+        let live = Live::start(configuration, settings.mesh.expected_root(), telemetry)?;
+        return Ok((live.cluster(), Some(Arc::new(Watched(live)))));
+    };
+    let read = read_cluster(path).map_err(anyhow::Error::msg)?;
+    source::count_objects(&telemetry.metrics, &read);
+    // It was read before anything is served; a live cluster opens its gates as it is listed.
+    telemetry.readiness.gate("cluster", "reading manifests").open();
+    let (sender, cluster) = watch::channel(Arc::new(read));
+    // It ends with the process.
+    tokio::spawn(follow_cluster(path.clone(), every, sender, telemetry.metrics.clone()));
+    Ok((cluster, None))
+}
+
+/// A live cluster as the server asks about it.
+struct Watched(Live);
+
+impl Origin for Watched {
+    fn age(&self) -> Duration {
+        self.0.age()
+    }
+
+    fn unread(&self) -> Vec<Kind> {
+        self.0.unread()
+    }
+
+    fn renew(&self, cluster: Arc<Cluster>, namespaces: Vec<Str>) -> Renewed<'_> {
+        Box::pin(async move { self.0.renew(&cluster, &namespaces).await })
     }
 }
 
@@ -172,22 +218,11 @@ async fn follow_cluster(path: PathBuf, every: Duration, cluster: watch::Sender<A
         seen = stamp;
         match read {
             Ok(read) => {
-                count_objects(&metrics, &read);
+                source::count_objects(&metrics, &read);
                 cluster.send_replace(Arc::new(read));
                 tracing::info!(path = %path.display(), "cluster reloaded");
             }
             Err(error) => tracing::error!(error, "the cluster's manifests are refused, the last good ones stay"),
         }
     }
-}
-
-/// Sets the gauge of objects, kind by kind.
-fn count_objects(metrics: &Metrics, cluster: &Cluster) {
-    let total =
-        |count: fn(&crate::cluster::NamespaceState) -> usize| cluster.namespaces().map(|state| count(state)).sum();
-    metrics.objects("Namespace", total(|state| usize::from(state.object.is_some())));
-    metrics.objects("Workload", total(|state| state.workloads.len()));
-    metrics.objects("NetworkPolicy", total(|state| state.policies.len()));
-    metrics.objects("Service", total(|state| state.services.len()));
-    metrics.objects("PeerAuthentication", total(|state| state.peer_authentications.len()));
 }

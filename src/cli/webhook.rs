@@ -14,7 +14,7 @@ use super::{Outcome, Said, pretty, settings};
 use crate::admission::{self, Registration, Target};
 use crate::report;
 
-/// Prints the ValidatingWebhookConfiguration that registers the gate with an API server.
+/// Prints the `ValidatingWebhookConfiguration` that registers the gate with an API server.
 ///
 /// It asks for what the rules that are on need and nothing else: their kinds and operations, and of
 /// these only changes that say something new. Pods that a controller of the cluster makes are not

@@ -1,7 +1,9 @@
 //! The single writer of a [`Cluster`].
 
+use std::collections::HashSet;
+
 use super::Cluster;
-use crate::model::Object;
+use crate::model::{Object, ObjectRef};
 
 /// Takes objects as they come and go and keeps the cluster they make up.
 ///
@@ -28,9 +30,16 @@ impl Index {
         self.cluster.remove(object);
     }
 
-    /// A fresh list replaces everything known.
-    pub fn reset(&mut self, objects: impl IntoIterator<Item = Object>) {
-        self.cluster = Cluster::of(objects);
+    /// A fresh list of some kind replaces what was known of that kind, and nothing else.
+    pub fn replace(&mut self, is_of_kind: impl Fn(&Object) -> bool, objects: Vec<Object>) {
+        let listed: HashSet<ObjectRef> = objects.iter().map(Object::reference).collect();
+        let gone = self.cluster.objects().filter(|object| is_of_kind(object) && !listed.contains(&object.reference()));
+        for object in gone.collect::<Vec<_>>() {
+            self.cluster.remove(&object);
+        }
+        for object in objects {
+            self.cluster.insert(object);
+        }
     }
 
     /// The cluster as it stands; later changes do not show in it.

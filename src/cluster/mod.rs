@@ -82,6 +82,16 @@ impl NamespaceState {
         self.workloads.iter().filter(|workload| !workload.is_finished)
     }
 
+    fn objects(&self) -> impl Iterator<Item = Object> {
+        let Self { name: _, object, labels: _, workloads, policies, services, peer_authentications, foreign } = self;
+        (object.iter().cloned().map(Object::Namespace))
+            .chain(workloads.iter().cloned().map(Object::Workload))
+            .chain(policies.iter().cloned().map(Object::NetworkPolicy))
+            .chain(services.iter().cloned().map(Object::Service))
+            .chain(peer_authentications.iter().cloned().map(Object::PeerAuthentication))
+            .chain(foreign.iter().cloned().map(Object::ForeignPolicy))
+    }
+
     fn is_unused(&self) -> bool {
         let Self { name: _, object, labels: _, workloads, policies, services, peer_authentications, foreign } = self;
         object.is_none()
@@ -130,6 +140,32 @@ impl Cluster {
             None => before.remove(change.subject()),
         }
         before
+    }
+
+    /// This cluster with what a fresh read of one namespace found: the Namespace itself, its
+    /// NetworkPolicies and its PeerAuthentications. All else stays as it was known.
+    #[must_use]
+    pub fn with_fresh(&self, namespace: &Str, found: impl IntoIterator<Item = Object>) -> Self {
+        let mut after = self.clone();
+        after.change(namespace, |state| {
+            state.object = None;
+            state.labels = Labels::from([(METADATA_NAME, state.name.as_str())]);
+            state.policies = Table::default();
+            state.peer_authentications = Table::default();
+        });
+        for object in found {
+            after.insert(object);
+        }
+        after
+    }
+
+    /// Every object, kind by kind within its namespace.
+    pub fn objects(&self) -> impl Iterator<Item = Object> {
+        let Self { namespaces, dns_services: _, mesh_configs, revisions, foreign } = self;
+        let of_cluster = (mesh_configs.values().cloned().map(Object::MeshConfig))
+            .chain(revisions.values().cloned().map(Object::Revision))
+            .chain(foreign.values().cloned().map(Object::ForeignPolicy));
+        namespaces.values().flat_map(|state| state.objects()).chain(of_cluster)
     }
 
     /// The namespace of this name.

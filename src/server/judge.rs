@@ -2,7 +2,6 @@
 //! before it is refused.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -58,7 +57,7 @@ impl Judge {
 
     async fn judge(&self, review: Review) -> Answer {
         let cluster = Arc::clone(&self.cluster.borrow());
-        let answer = self.once(&review, Arc::clone(&cluster), self.staleness(&review.rules)).await;
+        let answer = self.once(&review, Arc::clone(&cluster), self.doubts(&review.rules)).await;
         match &self.origin {
             Some(origin) if !answer.record.to_confirm.is_empty() => {
                 self.confirm(&review, origin.as_ref(), cluster, answer).await
@@ -74,16 +73,17 @@ impl Judge {
         let mut namespaces = first.record.to_confirm;
         namespaces.truncate(MOST_CONFIRMED);
         let renewed = timeout(time, origin.renew(Arc::clone(&cluster), namespaces)).await;
-        let (cluster, doubt) = match renewed.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned()))
-        {
-            Ok(renewed) => (Arc::new(renewed), None),
-            Err(why) => {
-                tracing::warn!(error = why, "a denial cannot be confirmed and becomes a warning");
-                (cluster, Some(Doubt::Unconfirmed(why)))
-            }
-        };
-        let is_confirmed = doubt.is_none();
-        let answer = self.once(review, cluster, doubt).await;
+        let mut doubts = self.doubts(&review.rules);
+        let (cluster, is_confirmed) =
+            match renewed.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned())) {
+                Ok(renewed) => (Arc::new(renewed), true),
+                Err(why) => {
+                    tracing::warn!(error = why, "a denial cannot be confirmed and becomes a warning");
+                    doubts.push(Doubt::Unconfirmed(why));
+                    (cluster, false)
+                }
+            };
+        let answer = self.once(review, cluster, doubts).await;
         self.metrics.confirmation(match (is_confirmed, answer.record.allowed) {
             (false, _) => Confirmation::Failed,
             (true, false) => Confirmation::Upheld,
@@ -93,11 +93,11 @@ impl Judge {
     }
 
     /// Judges once, on a worker while there is one to spare.
-    async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubt: Option<Doubt>) -> Answer {
+    async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubts: Vec<Doubt>) -> Answer {
         let (reviewer, rules, body) =
             (Arc::clone(&self.reviewer), Arc::clone(&review.rules), Bytes::clone(&review.body));
         let judge = move || {
-            let sight = Sight { cluster: &cluster, doubt: doubt.as_ref() };
+            let sight = Sight { cluster: &cluster, doubts: &doubts };
             reviewer(&rules, sight, &body, Timestamp::now())
         };
         if !review.is_large
@@ -111,9 +111,12 @@ impl Judge {
         }
     }
 
-    fn staleness(&self, rules: &RuleSet) -> Option<Doubt> {
-        let age: Duration = self.origin.as_ref()?.age();
+    fn doubts(&self, rules: &RuleSet) -> Vec<Doubt> {
+        let Some(origin) = &self.origin else { return Vec::new() };
+        let (age, unread) = (origin.age(), origin.unread());
         let is_stale = SignedDuration::try_from(age).is_ok_and(|age| age > rules.max_age);
-        is_stale.then_some(Doubt::Stale(age))
+        let stale = is_stale.then_some(Doubt::Stale(age));
+        let unread = (!unread.is_empty()).then_some(Doubt::Unread(unread));
+        stale.into_iter().chain(unread).collect()
     }
 }

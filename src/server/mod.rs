@@ -35,6 +35,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::admission::{Answer, Sight};
 use crate::cluster::Cluster;
+use crate::k8s::Kind;
 use crate::model::Str;
 use crate::rules::RuleSet;
 use crate::telemetry::Telemetry;
@@ -53,6 +54,9 @@ pub type Reviewer = Arc<dyn Fn(&RuleSet, Sight<'_>, &[u8], Timestamp) -> Answer 
 pub trait Origin: Send + Sync {
     /// How long ago all of it was last known to be current.
     fn age(&self) -> Duration;
+
+    /// What could not be read, not yet or not at all.
+    fn unread(&self) -> Vec<Kind>;
 
     /// A cluster with what rules may find absent in these namespaces read anew; or why that cannot
     /// be done, for people.

@@ -60,6 +60,7 @@ pub static CATALOGUE: &[&Metric] = &[
     &INFLIGHT,
     &REJECTED,
     &CONNECTIONS,
+    &VIEW_AGE,
     &OBJECTS,
     &CERTIFICATE_NOT_AFTER,
     &CERTIFICATE_RELOADS,
@@ -116,6 +117,13 @@ const CONNECTIONS: Metric = Metric {
     kind: Kind::Gauge,
     labels: &[],
     help: "Open HTTPS connections, those still in the handshake among them.",
+};
+
+const VIEW_AGE: Metric = Metric {
+    name: "portcullis_view_age_seconds",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "How long ago all that is known of the cluster was last known to be current; 0 while no watch is cut off.",
 };
 
 const OBJECTS: Metric = Metric {
@@ -297,6 +305,7 @@ struct Series {
     rejected: [IntCounter; Rejection::ALL.len()],
     confirmations: [IntCounter; Confirmation::ALL.len()],
     connections: IntGauge,
+    view_age: Gauge,
     objects: IntGaugeVec,
     certificate_not_after: Gauge,
     certificate: Reloads,
@@ -338,6 +347,7 @@ impl Default for Metrics {
                 confirmations: Confirmation::ALL.map(|outcome| confirmations.with_label_values(&[outcome.as_str()])),
                 connections: gauge(&registry, &CONNECTIONS),
                 objects: gauges(&registry, &OBJECTS),
+                view_age: registered(&registry, Gauge::new(VIEW_AGE.name, VIEW_AGE.help)),
                 certificate_not_after: registered(
                     &registry,
                     Gauge::new(CERTIFICATE_NOT_AFTER.name, CERTIFICATE_NOT_AFTER.help),
@@ -404,6 +414,11 @@ impl Metrics {
     }
 
     /// How many objects of a kind the cluster has. For whoever loads it; `kind` is one of the
+    /// How old the view of the cluster is.
+    pub fn view_age(&self, age: Duration) {
+        self.series.view_age.set(age.as_secs_f64());
+    }
+
     /// model's.
     pub fn objects(&self, kind: &'static str, count: usize) {
         self.series.objects.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));

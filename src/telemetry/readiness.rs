@@ -10,8 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// All gates of the process.
 #[derive(Clone, Default)]
 pub struct Readiness {
-    /// What each gate waits for; nothing once it is open.
-    gates: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    gates: Arc<Mutex<BTreeMap<String, State>>>,
+}
+
+/// How a gate stands.
+enum State {
+    /// Closed: what it waits for.
+    Pending(String),
+    /// Open, with a remark that may be empty.
+    Open(String),
+    /// Open all the same: what is not as it should be.
+    Degraded(String),
 }
 
 /// One thing the process is not ready without.
@@ -22,24 +31,41 @@ pub struct Gate {
 
 impl Readiness {
     /// A closed gate. `pending` says what it waits for. Taking a name again closes that gate.
-    pub fn gate(&self, name: &'static str, pending: impl Into<String>) -> Gate {
-        self.lock().insert(name, Some(pending.into()));
+    pub fn gate(&self, name: &'static str, pending: &str) -> Gate {
+        self.set_pending(name, pending);
         Gate { name, readiness: self.clone() }
+    }
+
+    /// Closes a gate, or says anew what it waits for.
+    pub fn set_pending(&self, name: &str, pending: &str) {
+        self.lock().insert(name.to_owned(), State::Pending(pending.to_owned()));
+    }
+
+    /// Opens a gate. `remark` may be empty.
+    pub fn set_open(&self, name: &str, remark: &str) {
+        self.lock().insert(name.to_owned(), State::Open(remark.to_owned()));
+    }
+
+    /// Opens a gate although something is wrong that the process can do without.
+    pub fn set_degraded(&self, name: &str, why: &str) {
+        self.lock().insert(name.to_owned(), State::Degraded(why.to_owned()));
     }
 
     /// Whether all gates are open.
     pub fn is_ready(&self) -> bool {
-        self.lock().values().all(Option::is_none)
+        self.lock().values().all(|state| !matches!(state, State::Pending(_)))
     }
 
     /// Every gate on a line of its own, as the API server prints its own checks:
-    /// `[+]rules ok`, `[-]cluster pending: reading manifests`.
+    /// `[+]rules ok`, `[-]cluster pending: reading manifests`, `[!]pods degraded: forbidden`.
     pub fn describe(&self) -> String {
         let mut lines = String::new();
-        for (name, pending) in &*self.lock() {
-            let written = match pending {
-                None => writeln!(lines, "[+]{name} ok"),
-                Some(pending) => writeln!(lines, "[-]{name} pending: {pending}"),
+        for (name, state) in &*self.lock() {
+            let written = match state {
+                State::Open(remark) if remark.is_empty() => writeln!(lines, "[+]{name} ok"),
+                State::Open(remark) => writeln!(lines, "[+]{name} ok: {remark}"),
+                State::Degraded(why) => writeln!(lines, "[!]{name} degraded: {why}"),
+                State::Pending(pending) => writeln!(lines, "[-]{name} pending: {pending}"),
             };
             written.expect("writing to a String cannot fail");
         }
@@ -47,20 +73,20 @@ impl Readiness {
     }
 
     /// A poisoned lock is taken all the same: each write to the map is a single insertion.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
         self.gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Gate {
     /// Says anew what the gate waits for.
-    pub fn pending(&self, pending: impl Into<String>) {
-        self.readiness.lock().insert(self.name, Some(pending.into()));
+    pub fn pending(&self, pending: &str) {
+        self.readiness.set_pending(self.name, pending);
     }
 
     /// There is nothing more to wait for.
     pub fn open(self) {
-        self.readiness.lock().insert(self.name, None);
+        self.readiness.set_open(self.name, "");
     }
 }
 
@@ -93,6 +119,14 @@ mod tests {
         let readiness = Readiness::default();
         drop(readiness.gate("cluster", "listing pods"));
         assert!(!readiness.is_ready());
+    }
+
+    #[test]
+    fn a_degraded_gate_is_open_and_says_why() {
+        let readiness = Readiness::default();
+        readiness.set_degraded("pods", "forbidden");
+        assert!(readiness.is_ready());
+        assert_eq!(readiness.describe(), "[!]pods degraded: forbidden\n");
     }
 
     #[test]

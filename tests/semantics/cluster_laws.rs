@@ -115,8 +115,28 @@ proptest! {
         prop_assert_eq!(&found, &Cluster::of(objects.clone()));
         let mut other = Index::new();
         other.apply(namespace("z", []));
-        other.reset(objects);
+        other.replace(|_| true, objects);
         prop_assert_eq!(found, other.snapshot());
+    }
+
+    #[test]
+    fn a_fresh_list_of_a_kind_replaces_that_kind_and_nothing_else(before in history(), after in history()) {
+        let is_of_kind = |object: &Object| matches!(object, Object::NetworkPolicy(_) | Object::Namespace(_));
+        let (mut index, standing) = play(&before);
+        let (_, listed) = play(&after);
+        let listed: Vec<Object> = listed.into_values().filter(is_of_kind).collect();
+        let expected: Vec<Object> =
+            standing.into_values().filter(|object| !is_of_kind(object)).chain(listed.iter().cloned()).collect();
+        index.replace(is_of_kind, listed);
+        prop_assert_eq!(index.snapshot(), Cluster::of(expected));
+    }
+
+    #[test]
+    fn every_object_of_a_cluster_is_told_once(events in history()) {
+        let (index, standing) = play(&events);
+        let told: Vec<Object> = index.snapshot().objects().collect();
+        prop_assert_eq!(told.len(), standing.len());
+        prop_assert_eq!(Cluster::of(told), index.snapshot());
     }
 
     #[test]

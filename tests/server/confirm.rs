@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hyper::Request;
 use portcullis::cluster::Cluster;
 use portcullis::config::{self, Settings};
-use portcullis::k8s::lower_value;
+use portcullis::k8s::{Kind, lower_value};
 use portcullis::model::Str;
 use portcullis::rules::RuleSet;
 use portcullis::server::{Options, Origin, Renewed};
@@ -44,6 +44,7 @@ spec: {containers: [{name: cart, image: cart}]}
 /// An API server that answers each fresh read alike.
 struct Truth {
     age: Duration,
+    unread: Vec<Kind>,
     /// What is there by now; else why it cannot be read; nothing for one that never answers.
     renewed: Option<Result<Cluster, String>>,
     reads: AtomicUsize,
@@ -52,6 +53,10 @@ struct Truth {
 impl Origin for Truth {
     fn age(&self) -> Duration {
         self.age
+    }
+
+    fn unread(&self) -> Vec<Kind> {
+        self.unread.clone()
     }
 
     fn renew(&self, _cluster: Arc<Cluster>, namespaces: Vec<Str>) -> Renewed<'_> {
@@ -65,7 +70,7 @@ impl Origin for Truth {
 }
 
 fn truth(renewed: Option<Result<Cluster, String>>) -> Arc<Truth> {
-    Arc::new(Truth { age: Duration::ZERO, renewed, reads: AtomicUsize::new(0) })
+    Arc::new(Truth { age: Duration::ZERO, unread: Vec::new(), renewed, reads: AtomicUsize::new(0) })
 }
 
 fn cluster(manifests: &[&str]) -> Cluster {
@@ -180,14 +185,32 @@ async fn in_a_namespace_not_seen_yet_a_denial_for_what_is_there_waits_for_its_mo
 async fn past_the_age_that_is_set_rules_warn_where_they_would_deny() {
     for (age, allowed) in [(30, true), (10, false)] {
         let fresh = cluster(&[SHOP]);
-        let truth =
-            Arc::new(Truth { age: Duration::from_secs(age), renewed: Some(Ok(fresh)), reads: AtomicUsize::new(0) });
+        let truth = Arc::new(Truth {
+            age: Duration::from_secs(age),
+            unread: Vec::new(),
+            renewed: Some(Ok(fresh)),
+            reads: AtomicUsize::new(0),
+        });
         let server = gate(&[SHOP], &truth).await;
         server.rules.send_replace(Arc::new(rules("view: {maxAge: 20s}")));
         let answer = create(&server, CART).await;
         assert_eq!(answer["allowed"], allowed, "{answer:#}");
         if allowed {
             assert!(answer["warnings"][0].as_str().unwrap().contains("30 seconds old"), "{answer:#}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_rests_on_objects_that_were_not_read_is_a_warning() {
+    for (unread, allowed) in [(Kind::NetworkPolicy, true), (Kind::PeerAuthentication, false)] {
+        let renewed = Some(Ok(cluster(&[SHOP])));
+        let truth = Arc::new(Truth { age: Duration::ZERO, unread: vec![unread], renewed, reads: AtomicUsize::new(0) });
+        let server = gate(&[SHOP], &truth).await;
+        let answer = create(&server, CART).await;
+        assert_eq!(answer["allowed"], allowed, "{answer:#}");
+        if allowed {
+            assert!(answer["warnings"][0].as_str().unwrap().contains("NetworkPolicies are missing"), "{answer:#}");
         }
     }
 }

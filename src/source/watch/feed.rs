@@ -1,0 +1,231 @@
+//! One resource: listed, then watched from there, for ever.
+//!
+//! The client library's own watcher reconnects in silence, so that nobody could say how old a quiet
+//! view is. This loop tells [`Health`] of everything it hears, bookmarks included.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::api::{ListParams, WatchParams};
+use kube::core::{ListMeta, Request, WatchEvent};
+use kube::runtime::utils::Backoff as _;
+use kube::runtime::watcher::DefaultBackoff;
+use kube::{Client, Error};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::health::Health;
+use super::resources::Resource;
+use crate::k8s::{self, Lowered, TypeName};
+use crate::model::Object;
+
+/// How many objects are asked for at a time: what of a list is in memory unread.
+const PAGE: u32 = 500;
+
+/// After how long the API server ends a watch, in seconds. It sends a bookmark at the end and about
+/// every minute, so a connection that is silent for longer is dead.
+const WATCH_SECONDS: u32 = 120;
+const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
+/// The longest a page of a list may take.
+const PAGE_TIME: Duration = Duration::from_mins(1);
+
+/// How many objects that cannot be read in full are remembered as told of.
+const MOST_TOLD: usize = 1000;
+
+/// What a feed brings.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// All there is of a resource.
+    Listed(&'static Resource, Vec<Object>),
+    /// An object as it is now.
+    Applied(Object),
+    /// An object as it was last.
+    Deleted(Object),
+}
+
+/// What feeds one resource into the index.
+pub(super) struct Feed {
+    pub(super) client: Client,
+    pub(super) resource: &'static Resource,
+    pub(super) path: String,
+    pub(super) health: Health,
+    pub(super) events: mpsc::Sender<Event>,
+}
+
+/// Why a watch ended.
+enum End {
+    /// It did not fail: it goes on from where it was.
+    Over,
+    /// What happened since cannot be told any more: it must be listed again.
+    Gone,
+    /// The writer is gone, and so is the reason to go on.
+    Unwanted,
+}
+
+/// A page of a list, its objects still text.
+#[derive(Deserialize)]
+struct Page<'a> {
+    metadata: ListMeta,
+    #[serde(borrow, default)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+impl Feed {
+    /// Runs until nobody takes what it brings, or the resource is not there.
+    pub(super) async fn run(self) {
+        let mut backoff = DefaultBackoff::default();
+        let mut told = BTreeSet::new();
+        loop {
+            let mut version = match self.list(&mut told).await {
+                Ok(Some(version)) => version,
+                Ok(None) => return,
+                Err(error) => {
+                    self.trouble(&error, &mut backoff).await;
+                    continue;
+                }
+            };
+            loop {
+                match self.watch(&mut version, &mut backoff, &mut told).await {
+                    Ok(End::Over) => {}
+                    Ok(End::Gone) => break,
+                    Ok(End::Unwanted) => return,
+                    Err(error) => self.trouble(&error, &mut backoff).await,
+                }
+            }
+        }
+    }
+
+    /// Brings all there is, and tells the version to watch from; nothing where nobody takes it.
+    async fn list(&self, told: &mut BTreeSet<String>) -> Result<Option<String>, Error> {
+        let request = Request::new(&self.path);
+        let mut objects = Vec::new();
+        let mut next = None;
+        loop {
+            let params = ListParams { limit: Some(PAGE), continue_token: next, ..ListParams::default() };
+            let request = request.list(&params).map_err(Error::BuildRequest)?;
+            let text = timeout(PAGE_TIME, self.client.request_text(request)).await;
+            let text = text.map_err(|_| Error::Service("the list did not come in time".into()))??;
+            let page: Page<'_> = serde_json::from_str(&text).map_err(Error::SerdeError)?;
+            objects.extend(page.items.into_iter().flatten().filter_map(|item| self.lower(item, told)));
+            next = page.metadata.continue_.filter(|token| !token.is_empty());
+            if next.is_none() {
+                let version = page.metadata.resource_version.unwrap_or_default();
+                if self.events.send(Event::Listed(self.resource, objects)).await.is_err() {
+                    return Ok(None);
+                }
+                // Heard of once the writer has it: ready is what has been taken in.
+                self.health.heard(self.resource);
+                return Ok(Some(version));
+            }
+        }
+    }
+
+    async fn watch(
+        &self,
+        version: &mut String,
+        backoff: &mut DefaultBackoff,
+        told: &mut BTreeSet<String>,
+    ) -> Result<End, Error> {
+        let params = WatchParams { timeout: Some(WATCH_SECONDS), ..WatchParams::default() };
+        let request = Request::new(&self.path).watch(&params, version).map_err(Error::BuildRequest)?;
+        let events = match timeout(SILENCE, self.client.request_events::<Box<RawValue>>(request)).await {
+            Ok(Err(Error::Api(status))) if status.code == 410 => return Ok(End::Gone),
+            Ok(events) => events?,
+            Err(_) => return Err(Error::Service("the API server does not answer".into())),
+        };
+        self.health.heard(self.resource);
+        backoff.reset();
+        let mut events = std::pin::pin!(events);
+        loop {
+            let event = match timeout(SILENCE, events.next()).await {
+                Ok(Some(Ok(event))) => event,
+                Ok(Some(Err(Error::Api(status)))) if status.code == 410 => return Ok(End::Gone),
+                Ok(Some(Err(error))) => return Err(error),
+                Ok(None) => return Ok(End::Over),
+                Err(_) => return Err(Error::Service("nothing was heard for too long".into())),
+            };
+            self.health.heard(self.resource);
+            let (object, is_deleted) = match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+                WatchEvent::Deleted(object) => (object, true),
+                WatchEvent::Bookmark(bookmark) => {
+                    *version = bookmark.metadata.resource_version;
+                    continue;
+                }
+                WatchEvent::Error(status) if status.code == 410 => return Ok(End::Gone),
+                WatchEvent::Error(status) => return Err(Error::Api(status)),
+            };
+            // Without its version there is no going on from here after a cut.
+            let Some(seen) = version_of(&object) else { return Ok(End::Gone) };
+            *version = seen;
+            let Some(object) = self.lower(&object, told) else { continue };
+            let event = if is_deleted { Event::Deleted(object) } else { Event::Applied(object) };
+            if self.events.send(event).await.is_err() {
+                return Ok(End::Unwanted);
+            }
+        }
+    }
+
+    /// The object as far as it can be read. What cannot be is told of once, and holds nothing up.
+    fn lower(&self, object: &RawValue, told: &mut BTreeSet<String>) -> Option<Object> {
+        let name = TypeName { group: self.resource.group, kind: self.resource.kind };
+        let Lowered { object, problems } = k8s::lower_json(name, object.get(), "");
+        if let Some(problem) = problems.first() {
+            let who = object.as_ref().map_or_else(|| self.resource.full_name(), |it| it.reference().to_string());
+            if told.len() < MOST_TOLD && told.insert(who.clone()) {
+                tracing::warn!(
+                    object = who,
+                    field = problem.path.as_str(),
+                    problem = problem.message,
+                    "not read in full"
+                );
+            }
+        }
+        object
+    }
+
+    /// Notes what went wrong and waits before the next attempt.
+    async fn trouble(&self, error: &Error, backoff: &mut DefaultBackoff) {
+        match error {
+            Error::Api(status) if status.code == 403 => self.health.forbidden(self.resource),
+            // A resource that goes away while it is watched: discovery finds it again.
+            Error::Api(status) if status.code == 404 && !self.resource.is_builtin => {
+                self.health.not_installed(self.resource);
+            }
+            error => self.health.failed(self.resource, reason(error)),
+        }
+        let wait = backoff.next().unwrap_or(Duration::from_secs(30));
+        tokio::time::sleep(wait).await;
+    }
+}
+
+/// An error and what caused it, on one line.
+pub(super) fn reason(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+fn version_of(object: &RawValue) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Glance {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        resource_version: String,
+    }
+    let Glance { metadata } = serde_json::from_str(object.get()).ok()?;
+    Some(metadata.resource_version).filter(|version| !version.is_empty())
+}

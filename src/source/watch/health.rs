@@ -1,0 +1,208 @@
+//! How well each watch is doing, and what follows for what is known.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::resources::{RESOURCES, Resource};
+use crate::k8s::Kind;
+use crate::telemetry::Readiness;
+
+/// The state of every watch.
+#[derive(Clone)]
+pub(super) struct Health {
+    watches: Arc<Mutex<Vec<Watch>>>,
+    readiness: Readiness,
+}
+
+/// The state of one.
+#[derive(Clone, Debug)]
+struct Watch {
+    resource: &'static Resource,
+    state: State,
+    /// When something was last heard, if ever.
+    heard: Option<Instant>,
+}
+
+/// How a watch is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has not listed yet: why not, as far as that is known.
+    Listing(String),
+    /// It hears of every change.
+    Current,
+    /// It is cut off, and what is known is what it last heard.
+    Cut(String),
+    /// The API server does not let us read this.
+    Forbidden,
+    /// The API server knows no such thing.
+    NotInstalled,
+}
+
+impl Health {
+    /// Nothing is known yet, and the process is not ready.
+    pub(super) fn new(readiness: Readiness) -> Self {
+        let start = |resource: &'static Resource| {
+            let state = State::Listing("looking for it".to_owned());
+            Watch { resource, state, heard: None }
+        };
+        let health = Self { watches: Arc::new(Mutex::new(RESOURCES.iter().map(start).collect())), readiness };
+        for watch in &*health.lock() {
+            health.publish(watch);
+        }
+        health
+    }
+
+    /// A watch heard from the API server: an event, a bookmark, a list.
+    pub(super) fn heard(&self, resource: &'static Resource) {
+        self.change(resource, |watch| {
+            watch.heard = Some(Instant::now());
+            State::Current
+        });
+    }
+
+    /// A watch failed, for this reason.
+    pub(super) fn failed(&self, resource: &'static Resource, why: String) {
+        self.change(resource, |watch| match watch.heard {
+            Some(_) => State::Cut(why),
+            None => State::Listing(why),
+        });
+    }
+
+    /// The API server refuses this watch. What was known of it is no longer kept up.
+    pub(super) fn forbidden(&self, resource: &'static Resource) {
+        self.change(resource, |watch| {
+            watch.heard = None;
+            State::Forbidden
+        });
+    }
+
+    /// The API server has come to know it.
+    pub(super) fn found(&self, resource: &'static Resource) {
+        self.change(resource, |_| State::Listing("listing".to_owned()));
+    }
+
+    /// The API server knows no such resource.
+    pub(super) fn not_installed(&self, resource: &'static Resource) {
+        self.change(resource, |watch| {
+            watch.heard = None;
+            State::NotInstalled
+        });
+    }
+
+    /// How long ago all that is known was last known to be current: since the longest silent of the
+    /// watches that are cut off was last heard.
+    pub(super) fn age(&self) -> Duration {
+        let watches = self.lock();
+        let cut = watches.iter().filter(|watch| matches!(watch.state, State::Cut(_)));
+        cut.filter_map(|watch| watch.heard).map(|heard| heard.elapsed()).max().unwrap_or_default()
+    }
+
+    /// What has not been read: forbidden, or not listed yet.
+    pub(super) fn unread(&self) -> Vec<Kind> {
+        let watches = self.lock();
+        let unread = watches.iter().filter(|watch| matches!(watch.state, State::Listing(_) | State::Forbidden));
+        // What makes pods only adds to what is protected; not to know of it denies nothing.
+        let unread = unread.filter(|it| it.resource.known_as() != Kind::Workload || it.resource.kind == "Pod");
+        unread.map(|watch| watch.resource.known_as()).collect()
+    }
+
+    fn change(&self, resource: &'static Resource, state: impl FnOnce(&mut Watch) -> State) {
+        let mut watches = self.lock();
+        let Some(watch) = watches.iter_mut().find(|watch| std::ptr::eq(watch.resource, resource)) else { return };
+        let state = state(watch);
+        if watch.state == state {
+            return;
+        }
+        let name = resource.full_name();
+        match (&watch.state, &state) {
+            (State::Cut(_), State::Current) => tracing::info!(resource = name, "watch recovered"),
+            (_, State::Current) => tracing::debug!(resource = name, "watching"),
+            (State::Cut(_), State::Cut(_))
+            | (State::Listing(_), State::NotInstalled)
+            | (State::NotInstalled, State::Listing(_)) => {}
+            (_, State::Cut(why)) => tracing::warn!(resource = name, error = why, "watch cut off"),
+            (_, State::Listing(why)) => tracing::warn!(resource = name, error = why, "cannot list"),
+            (_, State::Forbidden) => {
+                tracing::error!(resource = name, "may not be read: grant `get`, `list` and `watch`");
+            }
+            (_, State::NotInstalled) => tracing::info!(resource = name, "not installed any more"),
+        }
+        watch.state = state;
+        self.publish(watch);
+    }
+
+    fn publish(&self, watch: &Watch) {
+        let Watch { resource, state, heard: _ } = watch;
+        let name = resource.full_name();
+        match state {
+            State::Listing(why) => self.readiness.set_pending(&name, why),
+            State::Current => self.readiness.set_open(&name, ""),
+            State::Cut(why) => self.readiness.set_degraded(&name, &format!("cut off: {why}")),
+            State::Forbidden => {
+                let why = "forbidden: grant `get`, `list` and `watch`; until then rules that rest on it only warn";
+                self.readiness.set_degraded(&name, why);
+            }
+            State::NotInstalled => self.readiness.set_open(&name, "not installed"),
+        }
+    }
+
+    /// A poisoned lock is taken all the same: each change is one assignment.
+    fn lock(&self) -> MutexGuard<'_, Vec<Watch>> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pods() -> &'static Resource {
+        Resource::of("", "Pod")
+    }
+
+    fn all_current(health: &Health) {
+        for resource in RESOURCES {
+            health.heard(resource);
+        }
+    }
+
+    #[test]
+    fn ready_is_when_everything_was_listed_or_cannot_be() {
+        let readiness = Readiness::default();
+        let health = Health::new(readiness.clone());
+        for resource in RESOURCES {
+            assert!(!readiness.is_ready());
+            match resource.kind {
+                "PeerAuthentication" => health.not_installed(resource),
+                "CronJob" => health.forbidden(resource),
+                _ => health.heard(resource),
+            }
+        }
+        assert!(readiness.is_ready());
+        let described = readiness.describe();
+        assert!(described.contains("[+]peerauthentications.security.istio.io ok: not installed\n"), "{described}");
+        assert!(described.contains("[!]cronjobs.batch degraded: forbidden"), "{described}");
+    }
+
+    #[test]
+    fn a_watch_that_is_cut_off_ages_and_stays_ready() {
+        let readiness = Readiness::default();
+        let health = Health::new(readiness.clone());
+        all_current(&health);
+        assert_eq!(health.age(), Duration::ZERO);
+        health.failed(pods(), "connection refused".to_owned());
+        assert!(health.age() > Duration::ZERO && readiness.is_ready());
+        assert_eq!(health.unread(), []);
+        health.heard(pods());
+        assert_eq!(health.age(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_was_never_listed_is_unread_and_not_old() {
+        let health = Health::new(Readiness::default());
+        all_current(&health);
+        health.forbidden(pods());
+        health.failed(Resource::of("batch", "Job"), "reset".to_owned());
+        assert_eq!(health.unread(), [Kind::Workload]);
+    }
+}
