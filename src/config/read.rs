@@ -142,9 +142,9 @@ fn build<T>(
     value: Value,
     document: &Document,
     base: &FieldPath,
-    build: impl Fn(Value) -> Result<T, serde_path_to_error::Error<serde_json::Error>>,
+    attempt: impl Fn(Value) -> Result<T, serde_path_to_error::Error<serde_json::Error>>,
 ) -> Result<T, Problem> {
-    let error = match build(value.clone()) {
+    let error = match attempt(value.clone()) {
         Ok(built) => return Ok(built),
         Err(error) => error,
     };
@@ -154,12 +154,12 @@ fn build<T>(
     }
     // A choice tells its names only to a text that is none of them.
     let mut value = value;
-    let steps = error.path().iter().map(|segment| segment.to_string());
+    let steps = error.path().iter().map(ToString::to_string);
     let at = steps.fold(String::new(), |at, step| format!("{at}/{}", step.trim_matches(['[', ']'])));
     if let Some(choice) = value.pointer_mut(&at) {
         *choice = "".into();
     }
-    let message = build(value).err().map(|error| error.inner().to_string()).unwrap_or_default();
+    let message = attempt(value).err().map(|error| error.inner().to_string()).unwrap_or_default();
     let names = message.strip_prefix("unknown variant ``, expected ").map(alternatives).unwrap_or_default();
     Err(if names.is_empty() { problem } else { one_of(problem, &names) })
 }
