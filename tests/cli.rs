@@ -280,6 +280,28 @@ fn a_reader_that_leaves_is_no_failure() {
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
 }
 
+#[test]
+fn what_is_deeper_than_the_limit_is_told_with_advice() {
+    let (code, _, err) = with(&[("deep.yaml", &"[".repeat(5_000))]).run("check deep.yaml");
+    assert_eq!(code, 2);
+    assert!(err.contains("which is the limit") && err.contains("help: nothing Kubernetes takes"), "{err}");
+}
+
+#[test]
+fn findings_nobody_reads_to_the_end_are_no_failure() {
+    let many: Vec<_> = (0..2_000).map(|i| OPEN.replace("shop", &format!("shop{i}"))).collect();
+    let many = many.join("---\n");
+    let run = with(&[("a.yaml", &many)]);
+    let mut child = run.command().args(["check", "a.yaml"]).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+    let mut child = run.command().args(["check", "a.yaml", "missing.yaml"]).spawn().unwrap();
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "only the asides were not read");
+    assert!(output.stdout.starts_with(b"deny[NP001]"));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_folder_that_links_to_itself_is_read_once() {

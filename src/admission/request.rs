@@ -111,8 +111,8 @@ struct GlanceMeta<'a> {
 pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, String> {
     // Checked once for the whole body: objects are handed on as text.
     let body = std::str::from_utf8(body).map_err(|error| format!("the body is not UTF-8: {error}"))?;
-    let review: Review<'_> =
-        serde_json::from_str(body).map_err(|error| format!("the body is no AdmissionReview: {error}"))?;
+    let review: Review<'_> = serde_json::from_str(body)
+        .map_err(|error| format!("the body is no AdmissionReview: {}", with_its_place(body, &error)))?;
     let Review { api_version, kind, request } = review;
     if kind != "AdmissionReview" || !api_version.starts_with("admission.k8s.io/") {
         return Err(format!("the body is a `{kind}` of `{api_version}` and no AdmissionReview"));
@@ -123,6 +123,22 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, String> {
         ));
     }
     request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())
+}
+
+/// An error with the path of the field it is about. To keep track of paths costs time, so that is
+/// done only once something is wrong, by reading the body again.
+fn with_its_place(body: &str, error: &serde_json::Error) -> String {
+    let again: Result<Review<'_>, _> = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(body));
+    let path = match again {
+        Err(again) if error.is_data() => again.path().to_string(),
+        Ok(_) | Err(_) => ".".to_owned(),
+    };
+    let message = error.to_string();
+    match (path.as_str(), message.strip_prefix("missing field `").and_then(|rest| rest.split_once('`'))) {
+        (".", _) => message,
+        (path, Some((field, at))) => format!("`{path}.{field}` is missing{at}"),
+        (path, None) => format!("`{path}`: {message}"),
+    }
 }
 
 impl Request<'_> {

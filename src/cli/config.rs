@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use super::{Outcome, Said, pretty};
 use crate::config::{Settings, defaults, load, schema};
-use crate::rules::{Profile, RULES};
+use crate::rules::{Environment, Profile, RULES};
 use crate::yaml;
 
 /// Checks, explains and starts a configuration.
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Command {
-    /// Reads a configuration and prints the rules as it sets them
+    /// Reads a configuration and prints what will be in force
     Check {
         /// The configuration
         #[arg(value_name = "FILE")]
@@ -32,13 +32,15 @@ pub(super) fn run(command: &Command, said: &mut Said) -> anyhow::Result<Outcome>
     Ok(Outcome::Clean)
 }
 
-/// The rules as the settings want them: name, action, options that were changed.
+/// What will be in force: the rules with their actions and the options that were changed, then what
+/// they judge in.
 fn effective(settings: &Settings) -> String {
     let profile = match settings.profile {
         Profile::Baseline => "baseline",
         Profile::Restricted => "restricted",
     };
-    let mut out = format!("profile {profile}, mode {}\n\n", settings.mode.as_str());
+    let rules = settings.rule_set();
+    let mut out = format!("profile {profile}, mode {}, onError {}\n\n", settings.mode.as_str(), rules.on_error);
     let width = RULES.iter().map(|entry| entry.meta.name.len()).max().unwrap_or(0);
     for entry in RULES {
         let changed = settings.changed_options(entry);
@@ -52,5 +54,32 @@ fn effective(settings: &Settings) -> String {
         );
         let _ = writeln!(out, "{}", row.trim_end());
     }
+    let Environment { namespaces, dns, mesh, cni } = &rules.environment;
+    let exempt = match namespaces.exempt.as_slice() {
+        [] => "none".to_owned(),
+        names => names.join(", "),
+    };
+    let services = dns.services.iter().map(|it| format!("Service {}/{}", it.namespace, it.name));
+    let resolvers: Vec<_> = services.chain(dns.addresses.iter().map(ToString::to_string)).collect();
+    let resolvers = match resolvers.as_slice() {
+        [] => "found by its Service and its pods".to_owned(),
+        found => found.join(", "),
+    };
+    let root = match &mesh.root_namespace {
+        Some(root) => format!("root namespace {root}"),
+        None => format!("root namespace from the mesh's ConfigMap, else {}", mesh.expected_root()),
+    };
+    let inject = if mesh.inject_by_default { ", unlabelled namespaces are injected" } else { "" };
+    let name = serde_json::to_value(cni.name).expect("a name of a CNI is text");
+    let ranges: Vec<_> = cni.pod_ranges.iter().map(ToString::to_string).collect();
+    let ranges = match ranges.as_slice() {
+        [] => "pod ranges not given".to_owned(),
+        ranges => format!("pods in {}", ranges.join(", ")),
+    };
+    let _ = write!(
+        out,
+        "\nexempt  {exempt}\ndns     {resolvers}\nmesh    {root}{inject}\ncni     {}, {ranges}\n",
+        yaml::flow(&name)
+    );
     out
 }

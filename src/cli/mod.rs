@@ -140,8 +140,11 @@ impl Said {
     fn write(&self) -> io::Result<()> {
         if !self.err.is_empty() {
             let mut err = anstream::stderr().lock();
-            err.write_all(self.err.as_bytes())?;
-            err.flush()?;
+            match err.write_all(self.err.as_bytes()).and_then(|()| err.flush()) {
+                // Nobody listens to the asides; whoever reads the answer still may.
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
         }
         let mut out = anstream::stdout().lock();
         out.write_all(self.out.as_bytes())?;

@@ -120,22 +120,48 @@ fn check_rule(
             ));
         }
     }
-    match entry.build(Value::Object(rule.options.clone())) {
-        Some(Ok(_)) => Ok(()),
-        Some(Err(error)) => Err(problem(error.inner(), error.path(), document, path)),
-        None => match rule.options.keys().next() {
-            None => Ok(()),
-            Some(option) => {
-                let at = document.key(&path.field(option)).unwrap_or(at);
-                let problem = unknown("field", option, closest(option, ["action"]), at);
-                Err(problem.help(format!("`{name}` has no options beside `action`")))
-            }
-        },
+    if entry.has_options() {
+        let options = Value::Object(rule.options.clone());
+        return build(options, document, path, |options| entry.build(options).map_or(Ok(()), |built| built.map(drop)));
+    }
+    match rule.options.keys().next() {
+        None => Ok(()),
+        Some(option) => {
+            let at = document.key(&path.field(option)).unwrap_or(at);
+            let problem = unknown("field", option, closest(option, ["action"]), at);
+            Err(problem.help(format!("`{name}` has no options beside `action`")))
+        }
     }
 }
 
 fn deserialize<T: DeserializeOwned>(value: Value, document: &Document, base: &FieldPath) -> Result<T, Problem> {
-    serde_path_to_error::deserialize(value).map_err(|error| problem(error.inner(), error.path(), document, base))
+    build(value, document, base, serde_path_to_error::deserialize)
+}
+
+fn build<T>(
+    value: Value,
+    document: &Document,
+    base: &FieldPath,
+    attempt: impl Fn(Value) -> Result<T, serde_path_to_error::Error<serde_json::Error>>,
+) -> Result<T, Problem> {
+    let error = match attempt(value.clone()) {
+        Ok(built) => return Ok(built),
+        Err(error) => error,
+    };
+    let problem = problem(error.inner(), error.path(), document, base);
+    if !error.inner().to_string().ends_with(", expected string or map") {
+        return Err(problem);
+    }
+    // A choice tells its names only to a text that is none of them.
+    let mut value = value;
+    let steps = error.path().iter().map(ToString::to_string);
+    let at = steps.fold(String::new(), |at, step| format!("{at}/{}", step.trim_matches(['[', ']'])));
+    if let Some(choice) = value.pointer_mut(&at) {
+        *choice = "".into();
+    }
+    let message = attempt(value).err().map(|error| error.inner().to_string()).unwrap_or_default();
+    let names = message.strip_prefix("unknown variant ``, expected ").map(alternatives).unwrap_or_default();
+    Err(if names.is_empty() { problem } else { one_of(problem, &names) })
 }
 
 /// What serde says, put to its place and in words that fit a file.
@@ -162,7 +188,18 @@ fn problem(error: &serde_json::Error, path: &ErrorPath, document: &Document, bas
         let near = closest(value, allowed.iter().copied());
         return one_of(unknown("value", value, near, at), &allowed);
     }
-    Problem::new(at, in_words(&message))
+    let problem = match message.split_once('\n') {
+        // What the settings' own types refuse comes with advice.
+        Some((what, advice)) => Problem::new(at, what).help(advice),
+        None => Problem::new(at, in_words(&message)),
+    };
+    let is_plain = ["boolean", "integer", "floating point"].iter().any(|it| message.contains(&format!("type: {it} ")));
+    if is_plain && message.ends_with(", expected a string") {
+        return problem.help(
+            "put it in quotes: without them YAML reads digits as a number, and `y`, `yes`, `on`, `n`, `no`, `off` as true or false",
+        );
+    }
+    problem
 }
 
 /// serde's words for a wrong type or value, in those of a file: `invalid type: string "a", expected
@@ -353,6 +390,37 @@ mod tests {
         check("rules: {dns-blackhole: 5}", "5", "expected a mapping here and not `5`");
         check("- profile", "profile", "expected a mapping here and not a list");
         check("dns: {addresses: [10.0.0.1, here]}", "here", "invalid IP address syntax");
+    }
+
+    #[test]
+    fn what_would_mean_nothing_or_something_else_is_refused_with_advice() {
+        for (text, under_caret, message, advice) in [
+            ("namespaces: {exempt: [a, '*']}", "'*'", "`*` exempts every namespace", "mode: audit"),
+            ("namespaces: {exempt: ['a*b']}", "'a*b'", "a `*` that is not its end", "`team-*`"),
+            ("namespaces: {exempt: ['a**']}", "'a**'", "a `*` that is not its end", "`team-*`"),
+            ("namespaces: {exempt: ['']}", "''", "`` is no namespace's name", "lower-case"),
+            ("namespaces: {exempt: [Shop]}", "Shop", "`Shop` is no namespace's name", "lower-case"),
+            ("rules: {missing-default-deny: {grace: -5m}}", "-5m", "less than no time", "`30s`"),
+            ("rules: {missing-default-deny: {directions: []}}", "[]", "the list is empty", "switches the rule off"),
+            ("rules: {wildcard-ip-block: {directions: []}}", "[]", "the list is empty", "switches the rule off"),
+            ("rules: {missing-default-deny: {unrestrictedPods: [{a: b}, {}]}}", "{}", "no label", "at least one"),
+            ("mesh: {rootNamespace: ''}", "''", "not a name Kubernetes takes", "lower-case"),
+            ("cni: {podRanges: [10.0.0.0/8, 10.0.0.1/8]}", "10.0.0.1/8", "behind its prefix", "`10.0.0.0/8`"),
+            ("rules: {wildcard-ip-block: {allow: ['fd00::1/8']}}", "'fd00::1/8'", "behind its prefix", "`fd00::/8`"),
+            ("cni: {podRanges: [10.0.0.0]}", "10.0.0.0", "no range of addresses", "`10.0.0.0/8`"),
+            ("dns: {services: [{namespace: a, name: y}]}", "y", "text here and not `true`", "quotes"),
+            ("dns: {services: [{namespace: 5, name: a}]}", "5", "text here and not `5`", "quotes"),
+            ("mode: 2", "2", "one of the values here and not `2`", "`enforce`"),
+            ("rules: {dns-blackhole: {action: 2}}", "2", "one of the values here and not `2`", "`deny`"),
+            ("rules: {missing-default-deny: {directions: [ingress, 2]}}", "2", "one of the values", "`egress`"),
+        ] {
+            let (caret, said, help) = one_refusal(text);
+            assert_eq!(caret, under_caret, "{text}: {said}");
+            assert!(said.contains(message) && help.contains(advice), "{text}: {said} / {help}");
+            assert!(!said.contains('\n') && !help.contains('\n'), "{said} / {help}");
+        }
+        accepted("{namespaces: {exempt: [a, 'team-*', 'te*']}, rules: {missing-default-deny: {grace: 0s}}}");
+        accepted("{mesh: {rootNamespace: null}, namespaces: {exempt: []}, cni: {podRanges: ['fd00::/8']}}");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
-use crate::model::{MeshConfig, ObjectRef, Str, Workload};
+use crate::model::{MeshConfig, ObjectRef, Str, Workload, written};
 
 pub use idle::{Cause, Idle};
 pub use membership::{Dataplane, Membership, Reason};
@@ -42,6 +42,7 @@ const DEFAULT_ROOT: &str = "istio-system";
 pub struct MeshSettings {
     /// The mesh's root namespace. Left out, it is read from the mesh's ConfigMap, and is
     /// `istio-system` where there is none.
+    #[serde(deserialize_with = "written::optional_name")]
     #[schemars(with = "Option<String>")]
     pub root_namespace: Option<Str>,
     /// Whether the injector takes pods of namespaces that carry no label about it: Istio's

@@ -15,6 +15,7 @@ mod policy;
 mod selector;
 mod service;
 mod workload;
+pub mod written;
 
 pub use change::{Change, Operation};
 pub use labels::Labels;

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::model::written;
 use crate::netset::IpSet;
 
 /// Yes, no, or not known. `Maybe` is never rounded to either.
@@ -66,6 +67,7 @@ pub struct Cni {
     pub name: CniName,
     /// The ranges pods get their addresses from. They decide whether an `ipBlock` covers pods that
     /// have no address yet, and are named when a wide block includes them.
+    #[serde(deserialize_with = "written::ranges")]
     #[schemars(with = "Vec<String>")]
     pub pod_ranges: Vec<IpNet>,
 }

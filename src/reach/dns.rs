@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
-use crate::model::{Labels, Service, Str, TargetPort, Workload};
+use crate::model::{Labels, Service, Str, TargetPort, Workload, written};
 use crate::netset::Protocol;
 
 /// Where pods resolve names. Left empty, cluster DNS is found by its Service and its pods.
@@ -28,9 +28,11 @@ pub struct DnsSettings {
 #[serde(deny_unknown_fields)]
 pub struct ServiceName {
     /// Its namespace.
+    #[serde(deserialize_with = "written::name")]
     #[schemars(with = "String")]
     pub namespace: Str,
     /// Its name.
+    #[serde(deserialize_with = "written::name")]
     #[schemars(with = "String")]
     pub name: Str,
 }

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::mesh::MeshSettings;
+use crate::model::written;
 use crate::reach::{Cni, DnsSettings};
 
 /// The surroundings every rule judges in.
@@ -26,6 +27,8 @@ pub struct NamespaceSettings {
     /// Names of namespaces whose own workloads no rule is about. A name may end in `*`. Changes in
     /// them are still judged for what they do to others: a policy in `kube-system` that cuts off
     /// the DNS pods is found. Exempting goes by name and never by a label, which a tenant could set.
+    #[serde(deserialize_with = "written::name_patterns")]
+    #[schemars(inner(regex(pattern = r"^[a-z0-9][a-z0-9-]*\*?$")))]
     pub exempt: Vec<String>,
 }
 

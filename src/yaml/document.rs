@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use granit_parser::{Event, Options, Parser, ScalarStyle, StructureStyle, Tag};
+use granit_parser::{ErrorKind, Event, Options, Parser, ScalarStyle, StructureStyle, Tag};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
@@ -113,7 +113,11 @@ fn parse_yaml(text: &str) -> Parsed {
             }
             Some(Err(error)) => {
                 let at = error.marker().byte_offset().unwrap_or_default().min(text.len());
-                Problem::new(at..at, error.info())
+                match error.kind() {
+                    // The parser's own limit, a little above ours: it reads ahead.
+                    ErrorKind::RecursionLimitExceeded => too_deep(at..at),
+                    _ => Problem::new(at..at, error.info()),
+                }
             }
         };
         parsed.push(Err(problem));
@@ -391,6 +395,7 @@ fn key_text(value: &Value, span: &Span) -> Result<String, Problem> {
 
 fn too_deep(span: Span) -> Problem {
     Problem::new(span, format!("values lie in each other deeper than {DEPTH_LIMIT} levels, which is the limit"))
+        .help("nothing Kubernetes takes lies this deep: look for brackets that are not closed, or for a text that should be in quotes")
 }
 
 fn shift(span: &Span, by: usize) -> Span {

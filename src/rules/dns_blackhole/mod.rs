@@ -632,7 +632,12 @@ fn message(
             guards.sort();
             guards.dedup();
             let verb = if guards.len() == 1 { "isolates" } else { "isolate" };
-            format!("{} {verb} the DNS pods and no policy there admits them", policies(&guards))
+            let admits = if is_admitted_over_tcp(view, group) {
+                "the policies there admit them over TCP only, while lookups start over UDP"
+            } else {
+                "no policy there admits them"
+            };
+            format!("{} {verb} the DNS pods and {admits}", policies(&guards))
         }
         Stop::Leaving => {
             let names: Vec<_> = isolating.iter().map(|policy| format!("`{}`", policy.name)).collect();
@@ -647,6 +652,17 @@ fn message(
         badness::PRESUMED => format!("{place} can probably resolve no name: {by} where it usually is"),
         _ => format!("{place} can resolve no name: {by}"),
     }
+}
+
+/// Whether the DNS pods let these workloads in on the port they answer TCP on.
+fn is_admitted_over_tcp(view: &View<'_>, group: &Group<'_>) -> bool {
+    guarded_targets(view).any(|target| {
+        let admits = |workload: &Cow<'_, Workload>| {
+            let side = view.reach().side(&target.workload, Direction::Ingress, Peer::Workload(workload));
+            target.tcp.is_some_and(|port| side.certain.contains(Protocol::Tcp, port))
+        };
+        group.workloads.iter().any(admits)
+    })
 }
 
 /// ``NetworkPolicy `a` ``, ``NetworkPolicies `a` and `b` ``.

@@ -335,6 +335,15 @@ fn the_dns_service_moving_its_port_decides_for_everybody() {
 }
 
 #[test]
+fn dns_pods_that_admit_tcp_only_are_not_said_to_admit_nothing() {
+    let guard = policy("kube-system/guard", "podSelector: {}, ingress: [{ports: [{port: 53}]}]");
+    let said = gate(&(DNS.to_owned() + &pod("shop/cart", "app: cart"))).only("NP002").create(&guard);
+    said.is(&["deny NP002"]).mentions(
+        "NetworkPolicy `kube-system/guard` isolates the DNS pods and the policies there admit them over TCP only, while lookups start over UDP",
+    );
+}
+
+#[test]
 fn isolating_the_dns_pods_cuts_off_every_namespace_in_one_finding() {
     let guard = policy("kube-system/deny", "podSelector: {}, policyTypes: [Ingress]");
     let gate = shop(&[]).with(&(namespace("pay", "") + &pod("pay/ledger", "app: ledger")));

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use jiff::fmt::serde::duration::friendly;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::cover::{admits_strangers, covers_everything, matches, nameless_pods};
 use super::{
@@ -15,7 +16,7 @@ use super::{
 use crate::cluster::NamespaceState;
 use crate::model::{
     Change, Direction, Directions, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, Operator, PeerSpec,
-    PolicyRule, Port, Requirement, Selector, Str, Workload,
+    PolicyRule, Port, Requirement, Selector, Str, Workload, written,
 };
 use crate::netset::{Family, IpSet, PortSet, Protocol};
 use crate::reach::Truth;
@@ -110,15 +111,29 @@ use crate::reach::Truth;
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct MissingDefaultDeny {
     /// The directions in which every pod must be isolated.
+    #[serde(deserialize_with = "written::some")]
+    #[schemars(length(min = 1))]
     directions: Vec<RequiredDirection>,
     /// How long after a namespace is created its workloads are warned about and not denied, for
     /// tools that apply policies last: `30s`, `5m`.
-    #[serde(serialize_with = "friendly::compact::required")]
+    #[serde(serialize_with = "friendly::compact::required", deserialize_with = "no_time_before")]
     #[schemars(with = "String")]
     grace: SignedDuration,
     /// Labels of pods that may be given everything back: an egress gateway, a scanner. A pod that
     /// carries all labels of one entry counts as defended as long as it is isolated.
+    #[serde(deserialize_with = "written::label_sets")]
     unrestricted_pods: Vec<BTreeMap<String, String>>,
+}
+
+/// A span of time that does not run backwards.
+fn no_time_before<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SignedDuration, D::Error> {
+    let span = SignedDuration::deserialize(deserializer)?;
+    if span.is_negative() {
+        return Err(D::Error::custom(format!(
+            "`{span:#}` is less than no time\nwrite how long: `30s`, `5m`; `0s` gives none"
+        )));
+    }
+    Ok(span)
 }
 
 /// A direction as the configuration names it.

@@ -358,7 +358,6 @@ fn pods_listed_as_unrestricted_may_be_given_everything_back_but_must_be_isolated
     let bare = shop(&[]).option("missing-default-deny", "unrestrictedPods: [{app: cart}]");
     bare.create(&gateway).is(&["deny NP001"]);
     // An entry without labels lists nobody.
-    shop(&[&allow(OPEN)]).option("missing-default-deny", "unrestrictedPods: [{}]").check().is(&["deny NP001"]);
 }
 
 #[test]

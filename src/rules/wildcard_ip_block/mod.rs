@@ -14,7 +14,7 @@ use super::{
 use crate::cluster::NamespaceState;
 use crate::model::{
     Change, Direction, FieldPath, IpBlock, Labels, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec, PolicyRule,
-    Port, PortSpec, Str, Workload,
+    Port, PortSpec, Str, Workload, written,
 };
 use crate::netset::{Family, IpSet, Protocol};
 use crate::reach::Truth;
@@ -104,9 +104,12 @@ pub(crate) struct WildcardIpBlock {
     #[schemars(range(min = 0, max = 100))]
     max_share: u8,
     /// Ranges that may be admitted: they do not count, whatever block they are part of.
+    #[serde(deserialize_with = "written::ranges")]
     #[schemars(with = "Vec<String>")]
     allow: Vec<IpNet>,
     /// The directions that are judged.
+    #[serde(deserialize_with = "written::some")]
+    #[schemars(length(min = 1))]
     directions: Vec<JudgedDirection>,
     /// Whether a rule without peers counts as a block of all addresses.
     everyone: bool,
