@@ -8,10 +8,10 @@ CARGO_DENY_VERSION = 0.20.2
 export CARGO_TARGET_DIR = target
 
 .DEFAULT_GOAL := help
-.PHONY: help build release check fmt lint docs deps test bench bench-engine bench-server fuzz certs-dev demo run update clean
+.PHONY: help build release check fmt lint docs deps test control-plane bench bench-engine bench-server fuzz certs-dev demo run update clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build the program
 	$(CARGO) build --locked
@@ -36,8 +36,11 @@ deps:
 		$(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION); }
 	$(CARGO) deny --locked --config .cargo/deny.toml check bans licenses sources
 
-test: ## every test
+test: control-plane ## every test
 	$(CARGO) test --locked
+
+control-plane: ## build etcd, an API server and kubectl for the tests, once
+	@tests/control-plane/build > /dev/null
 
 bench: bench-engine bench-server ## measure speed and size
 

@@ -1,0 +1,298 @@
+//! `portcullis serve` as a process, and its registration with an API server.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, PostParams};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::{Authority, ControlPlane, Folder, LONG, Process, eventually};
+
+/// What a gate is started with.
+pub(crate) struct Setup<'a> {
+    /// What it knows the cluster by.
+    pub(crate) cluster: Knows<'a>,
+    /// Its configuration, as YAML.
+    pub(crate) config: &'a str,
+    /// Further arguments of `portcullis serve`.
+    pub(crate) arguments: &'a [&'a str],
+    /// Where it listens; else an address of its own.
+    pub(crate) listen: Option<SocketAddr>,
+    /// The folder with its certificate; else a new one.
+    pub(crate) certificate: Option<&'a Certificate>,
+}
+
+/// What a gate knows the cluster by.
+pub(crate) enum Knows<'a> {
+    /// Manifests that are the cluster, exactly.
+    Manifests(&'a str),
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { cluster: Knows::Manifests(""), config: "", arguments: &[], listen: None, certificate: None }
+    }
+}
+
+/// A certificate as the gate is given it: in files, which may be replaced.
+pub(crate) struct Certificate {
+    authority: Authority,
+    names: Vec<String>,
+    folder: Folder,
+}
+
+impl Certificate {
+    /// A new one for addresses, and for every Service [`Registration`] makes.
+    pub(crate) fn new(addresses: &[IpAddr]) -> Self {
+        let addresses = addresses.iter().map(ToString::to_string);
+        let names = addresses.chain([format!("*.{SERVICES}.svc")]).collect();
+        let certificate = Self { authority: Authority::new(), names, folder: Folder::new("portcullis-certificate-") };
+        certificate.renew();
+        certificate
+    }
+
+    /// Puts another certificate and key in place of those in the files: of the same authority, for
+    /// the same names.
+    pub(crate) fn renew(&self) {
+        let (certificate, key) = self.authority.issue(&self.names);
+        for (name, text) in [("tls.crt", certificate), ("tls.key", key)] {
+            let new = self.folder.write(&format!("{name}.new"), text);
+            std::fs::rename(new, self.folder.join(name)).unwrap();
+        }
+    }
+
+    /// The authority to trust, as PEM.
+    pub(crate) fn authority(&self) -> String {
+        self.authority.pem()
+    }
+}
+
+/// A running gate. It ends when it is dropped.
+pub(crate) struct Gate {
+    /// Where reviews are answered.
+    pub(crate) webhook: SocketAddr,
+    /// Where probes and metrics are answered.
+    pub(crate) operations: SocketAddr,
+    authority: String,
+    process: Process,
+    /// Its files. Dropped last.
+    folder: Folder,
+    _certificate: Option<Certificate>,
+}
+
+impl Gate {
+    /// Starts one and waits until it is ready.
+    pub(crate) async fn start(setup: Setup<'_>) -> Self {
+        let Setup { cluster, config, arguments, listen, certificate } = setup;
+        let listen = listen.unwrap_or_else(|| SocketAddr::new(own_address(), 0));
+        let own = certificate.is_none().then(|| Certificate::new(&[listen.ip()]));
+        let certificate = certificate.or(own.as_ref()).unwrap();
+
+        let folder = Folder::new("portcullis-gate-");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.arg("serve").args(["--log-format", "json", "--reload-every", "1", "--operations", "127.0.0.1:0"]);
+        command.arg("--listen").arg(listen.to_string());
+        command.arg("--tls-cert").arg(certificate.folder.join("tls.crt"));
+        command.arg("--tls-key").arg(certificate.folder.join("tls.key"));
+        command.arg("--config").arg(folder.write("config.yaml", config));
+        match cluster {
+            Knows::Manifests(manifests) => {
+                std::fs::create_dir(folder.join("cluster")).unwrap();
+                folder.write("cluster/cluster.yaml", manifests);
+                command.arg("--cluster").arg(folder.join("cluster"));
+            }
+        }
+        command.args(arguments);
+        let mut process = Process::spawn("portcullis", &mut command, folder.join("portcullis.log"));
+        let serving = eventually("the gate serves", async || {
+            process.assert_running();
+            logged(&process.output(), "serving").next()
+        })
+        .await;
+        let address = |field: &str| serving[field].as_str().unwrap().parse().unwrap();
+        let (webhook, operations) = (address("webhook"), address("operations"));
+        let gate = Self { webhook, operations, authority: certificate.authority(), process, folder, _certificate: own };
+        eventually("the gate is ready", async || (gate.get("/readyz").await?.0 == 200).then_some(())).await;
+        gate
+    }
+
+    /// The log's lines with this message.
+    pub(crate) fn logged(&self, message: &str) -> Vec<serde_json::Value> {
+        logged(&self.process.output(), message).collect()
+    }
+
+    /// Everything it has logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.output()
+    }
+
+    /// Status and body of a page of the operations port; nothing if there is no answer.
+    pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.operations).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    /// The sum of a metric over the series whose labels contain this text.
+    pub(crate) async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let (_, page) = self.get("/metrics").await.expect("metrics are served");
+        let series =
+            page.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        let values = series.filter(|line| line.contains(labels)).map(|line| line.rsplit(' ').next().unwrap());
+        values.map(|value| value.parse::<f64>().unwrap()).sum()
+    }
+
+    /// Reviews it has answered.
+    pub(crate) async fn reviews(&self) -> f64 {
+        self.metric("portcullis_reviews_total", "").await
+    }
+
+    /// The most memory it has held so far, in MiB.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    }
+
+    /// Fails with the end of its log if it has ended.
+    pub(crate) fn assert_running(&mut self) {
+        self.process.assert_running();
+    }
+
+    /// Sends it a signal such as `TERM`.
+    pub(crate) fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    /// Sends SIGTERM and waits until it has ended.
+    pub(crate) async fn stop(self) -> ExitStatus {
+        let Self { process, folder, .. } = self;
+        let status = tokio::task::spawn_blocking(|| process.stop(LONG)).await.unwrap();
+        drop(folder);
+        status
+    }
+}
+
+/// The lines of a log with this message.
+fn logged(log: &str, message: &str) -> impl Iterator<Item = serde_json::Value> {
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.filter(move |line| line["message"] == message)
+}
+
+/// An address for a gate, within the range of the addresses of Services: what listens there is
+/// reached as a Service, with nothing that routes.
+pub(crate) fn own_address() -> IpAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Below is the Service of the API server itself, and other processes run tests too.
+    let number = (u16::try_from(std::process::id() % 1000).unwrap() + 1) * 64 + NEXT.fetch_add(1, Ordering::Relaxed);
+    let [high, low] = number.to_be_bytes();
+    Ipv4Addr::new(127, 96, high, low).into()
+}
+
+/// How an API server reaches a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Through {
+    /// By its URL. It speaks HTTP/2 then.
+    Url,
+    /// By a Service. It speaks HTTP/1.1 then, as it does in nearly every cluster.
+    Service,
+}
+
+/// Where the Services are.
+const SERVICES: &str = "gates";
+
+/// A webhook that an API server asks about namespaces with the label `gate: NAME`.
+pub(crate) struct Registration {
+    /// The label's value.
+    pub(crate) name: String,
+}
+
+impl Registration {
+    /// Registers a gate and waits until it is asked.
+    pub(crate) async fn new(plane: &ControlPlane, gate: &Gate, through: Through, name: &str) -> Self {
+        Self::at(plane, &[gate], gate.webhook, through, name).await
+    }
+
+    /// Registers gates that are reached at this address, and waits until one of them is asked.
+    pub(crate) async fn at(
+        plane: &ControlPlane,
+        gates: &[&Gate],
+        address: SocketAddr,
+        through: Through,
+        name: &str,
+    ) -> Self {
+        let authority = serde_json::to_string(&ByteString(gates[0].authority.clone().into_bytes())).unwrap();
+        let client = match through {
+            Through::Url => format!("url: 'https://{address}/validate'"),
+            Through::Service => {
+                plane.apply(&service(name, address)).await;
+                let port = address.port();
+                format!("service: {{namespace: {SERVICES}, name: {name}, path: /validate, port: {port}}}")
+            }
+        };
+        let namespace = format!("{name}-in-force");
+        plane
+            .apply(&format!(
+                "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{gate: {name}}}}}}}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {{name: {name}}}
+webhooks:
+- name: gate.portcullis.dev
+  clientConfig: {{{client}, caBundle: {authority}}}
+  namespaceSelector: {{matchLabels: {{gate: {name}}}}}
+  {WEBHOOK}"
+            ))
+            .await;
+        let reviews = async || {
+            let mut sum = 0.0;
+            for gate in gates {
+                sum += gate.reviews().await;
+            }
+            sum
+        };
+        let before = reviews().await;
+        let policies: Api<NetworkPolicy> = Api::namespaced(plane.client().await, &namespace);
+        let policy = serde_json::json!({ "metadata": { "name": "asked" }, "spec": { "podSelector": {} } });
+        let policy = serde_json::from_value(policy).unwrap();
+        let dry_run = PostParams { dry_run: true, ..Default::default() };
+        eventually(format!("the gate is asked {through:?}"), async || {
+            let _ = policies.create(&dry_run, &policy).await;
+            (reviews().await > before).then_some(())
+        })
+        .await;
+        Self { name: name.to_owned() }
+    }
+}
+
+/// What is asked about, and how. Fails closed, and soon: an outage of the gate fails the test.
+const WEBHOOK: &str = "admissionReviewVersions: [v1]
+  sideEffects: None
+  failurePolicy: Fail
+  matchPolicy: Equivalent
+  timeoutSeconds: 10
+  rules:
+  - {apiGroups: [''], apiVersions: ['*'], operations: [CREATE, UPDATE, DELETE], resources: [namespaces, pods, services, replicationcontrollers], scope: '*'}
+  - {apiGroups: [apps, batch], apiVersions: ['*'], operations: [CREATE, UPDATE, DELETE], resources: ['*'], scope: Namespaced}
+  - {apiGroups: [networking.k8s.io], apiVersions: ['*'], operations: [CREATE, UPDATE, DELETE], resources: [networkpolicies], scope: Namespaced}
+  - {apiGroups: [security.istio.io], apiVersions: ['*'], operations: [CREATE, UPDATE, DELETE], resources: [peerauthentications], scope: Namespaced}
+";
+
+/// A Service with this very address. What `targetPort` says is not looked at by an API server.
+fn service(name: &str, address: SocketAddr) -> String {
+    let (ip, port) = (address.ip(), address.port());
+    format!(
+        "{{apiVersion: v1, kind: Namespace, metadata: {{name: {SERVICES}}}}}
+---
+{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: {SERVICES}}}, spec: {{clusterIP: {ip}, ports: [{{port: {port}}}]}}}}"
+    )
+}

@@ -1,0 +1,52 @@
+//! A control plane of one's own: etcd, an API server and, if asked for, a controller manager, on
+//! this machine and for as long as the test runs; and the gate beside them, as a process.
+//!
+//! ```text
+//! programs ----> process ----> plane ----> kubectl, a client
+//! (built once)   (ends with    (starts, stops, kills, starts again)
+//!                 this one)              ^
+//!                  ^                     | registers
+//!                  +------------------ gate (portcullis serve)
+//! ```
+//!
+//! What goes wrong here panics and says what, with the end of the log of the program concerned.
+//! Benches and examples include it too, by `#[path]`.
+
+mod gate;
+mod pki;
+mod plane;
+mod process;
+mod programs;
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+pub(crate) use gate::{Certificate, Gate, Knows, Registration, Setup, Through, own_address};
+pub(crate) use pki::Authority;
+pub(crate) use plane::{ControlPlane, Kubectl, Part};
+pub(crate) use process::{Folder, Process};
+
+/// Far longer than anything takes, so that what hangs fails.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// Waits until `attempt` gives something, and fails with `what` when it takes too long.
+pub(crate) async fn eventually<T>(what: impl std::fmt::Display, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(done) = attempt().await {
+            return done;
+        }
+        assert!(begun.elapsed() < LONG, "it took too long: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A port nothing listens on at this address.
+pub(crate) fn free_port(address: impl Into<IpAddr>) -> u16 {
+    let address = SocketAddr::new(address.into(), 0);
+    TcpListener::bind(address)
+        .unwrap_or_else(|error| panic!("cannot listen on {address}: {error}"))
+        .local_addr()
+        .unwrap()
+        .port()
+}

@@ -1,0 +1,301 @@
+//! etcd, the API server and the controller manager.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tokio::sync::OnceCell;
+
+use super::process::{Folder, Process};
+use super::programs::program;
+use super::{Authority, LONG, eventually, free_port};
+
+/// A program of the control plane, in the order in which they are stopped: an API server whose
+/// etcd has gone hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    ControllerManager,
+    ApiServer,
+    Etcd,
+}
+
+/// A running control plane. It ends when it is dropped.
+pub(crate) struct ControlPlane {
+    parts: Mutex<BTreeMap<Part, Process>>,
+    address: Ipv4Addr,
+    ports: Ports,
+    kubeconfig: PathBuf,
+    /// Certificates, data and logs. Dropped last: `parts` writes in it.
+    folder: Folder,
+}
+
+struct Ports {
+    etcd: u16,
+    etcd_peer: u16,
+    api_server: u16,
+}
+
+impl ControlPlane {
+    /// The one that all tests of this process share. They have namespaces of their own in it, and
+    /// leave its programs alone.
+    pub(crate) async fn shared() -> &'static Self {
+        static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
+        SHARED.get_or_init(Self::with_controllers).await
+    }
+
+    /// A new one: etcd and an API server.
+    pub(crate) async fn new() -> Self {
+        let plane = Self::at_rest();
+        plane.start(Part::Etcd).await;
+        plane.start(Part::ApiServer).await;
+        plane
+    }
+
+    /// A new one with a controller manager: namespaces are emptied when they are deleted, and
+    /// Deployments make pods, which nothing runs.
+    pub(crate) async fn with_controllers() -> Self {
+        let plane = Self::new().await;
+        plane.start(Part::ControllerManager).await;
+        plane
+    }
+
+    fn at_rest() -> Self {
+        // An address to itself, so that a port stays free while its server is down: clients on this
+        // machine take their ports on 127.0.0.1.
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let number = u16::try_from(std::process::id() % 8192).unwrap() * 8 + NEXT.fetch_add(1, Ordering::Relaxed) % 8;
+        let [high, low] = number.to_be_bytes();
+        let address = Ipv4Addr::new(127, 97, high, low);
+        let ports = Ports { etcd: free_port(address), etcd_peer: free_port(address), api_server: free_port(address) };
+
+        let folder = Folder::new("portcullis-control-plane-");
+        let authority = Authority::new();
+        let (certificate, key) = authority.issue(&[&address.to_string(), "kubernetes.default.svc"]);
+        folder.write("ca.crt", authority.pem());
+        folder.write("tls.crt", certificate);
+        folder.write("tls.key", key);
+        folder.write("tokens.csv", "administrator,administrator,administrator,\"system:masters\"\n");
+        let kubeconfig = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "tests",
+            "contexts": [{ "name": "tests", "context": { "cluster": "tests", "user": "administrator" } }],
+            "clusters": [{ "name": "tests", "cluster": {
+                "server": format!("https://{address}:{}", ports.api_server),
+                "certificate-authority": folder.join("ca.crt"),
+            } }],
+            "users": [{ "name": "administrator", "user": { "token": "administrator" } }],
+        });
+        let kubeconfig = folder.write("kubeconfig", kubeconfig.to_string());
+        Self { parts: Mutex::default(), address, ports, kubeconfig, folder }
+    }
+
+    /// Starts a program that does not run, with the data it had, and waits until it is ready.
+    pub(crate) async fn start(&self, part: Part) {
+        let (name, arguments) = match part {
+            Part::Etcd => ("etcd", self.etcd()),
+            Part::ApiServer => ("kube-apiserver", self.api_server()),
+            Part::ControllerManager => ("kube-controller-manager", self.controller_manager()),
+        };
+        let mut command = Command::new(program(name));
+        command.current_dir(&*self.folder).args(arguments);
+        let process = Process::spawn(name, &mut command, self.folder.join(format!("{name}.log")));
+        assert!(self.parts().insert(part, process).is_none(), "{name} was running");
+
+        let begun = Instant::now();
+        let client = self.client().await;
+        while !self.is_ready(part, &client).await {
+            let mut parts = self.parts();
+            let process = parts.get_mut(&part).unwrap();
+            process.assert_running();
+            assert!(begun.elapsed() < LONG, "{name} does not become ready\n{}", process.tail());
+            drop(parts);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn is_ready(&self, part: Part, client: &kube::Client) -> bool {
+        let path = match part {
+            Part::Etcd => return tokio::net::TcpStream::connect((self.address, self.ports.etcd)).await.is_ok(),
+            Part::ApiServer => "/readyz",
+            // It has begun once it has made what its controllers are known by.
+            Part::ControllerManager => "/api/v1/namespaces/kube-system/serviceaccounts/namespace-controller",
+        };
+        client.request_text(hyper::Request::get(path).body(Vec::new()).unwrap()).await.is_ok()
+    }
+
+    /// Asks a program to end, and waits until it has.
+    pub(crate) async fn stop(&self, part: Part) {
+        let process = self.taken(part);
+        tokio::task::spawn_blocking(|| process.stop(LONG)).await.unwrap();
+    }
+
+    /// Ends a program without asking.
+    pub(crate) fn kill(&self, part: Part) {
+        drop(self.taken(part));
+    }
+
+    fn taken(&self, part: Part) -> Process {
+        self.parts().remove(&part).unwrap_or_else(|| panic!("{part:?} does not run"))
+    }
+
+    fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, Process>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The process id of a program.
+    pub(crate) fn id(&self, part: Part) -> u32 {
+        self.parts()[&part].id()
+    }
+
+    /// A client that may do anything. It belongs to the runtime it was made in.
+    pub(crate) async fn client(&self) -> kube::Client {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        config.connect_timeout = Some(LONG);
+        config.read_timeout = Some(LONG);
+        kube::Client::try_from(config).unwrap()
+    }
+
+    /// The file with which clients come in as an administrator.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// Runs kubectl with this input, and gives what it said.
+    pub(crate) async fn kubectl<A: AsRef<OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+        input: &str,
+    ) -> Kubectl {
+        let mut command = Command::new(program("kubectl"));
+        command.arg("--kubeconfig").arg(&self.kubeconfig).args(arguments);
+        // Its caches.
+        command.env("HOME", &*self.folder).env_remove("KUBECONFIG");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let input = input.to_owned();
+        let run = move || {
+            let mut child = command.spawn().unwrap();
+            // It may end before it has read everything.
+            let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+            child.wait_with_output().unwrap()
+        };
+        let output = tokio::task::spawn_blocking(run).await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Kubectl { stdout: text(output.stdout), stderr: text(output.stderr), succeeded: output.status.success() }
+    }
+
+    /// Applies documents, all of which must be taken.
+    pub(crate) async fn apply(&self, documents: &str) {
+        let applied = self.kubectl(["apply", "-f", "-"], documents).await;
+        assert!(applied.succeeded, "{applied:?}");
+    }
+
+    /// Installs the PeerAuthentication of Istio, without Istio.
+    pub(crate) async fn install_peer_authentications(&self) {
+        self.apply(PEER_AUTHENTICATIONS).await;
+        eventually("PeerAuthentications are served", async || {
+            self.kubectl(["get", "peerauthentications.security.istio.io"], "").await.succeeded.then_some(())
+        })
+        .await;
+    }
+
+    fn etcd(&self) -> Vec<String> {
+        let Ports { etcd, etcd_peer, .. } = self.ports;
+        let (clients, peers) =
+            (format!("http://{}:{etcd}", self.address), format!("http://{}:{etcd_peer}", self.address));
+        options(&[
+            ("name", "tests"),
+            ("data-dir", "etcd"),
+            ("listen-client-urls", &clients),
+            ("advertise-client-urls", &clients),
+            ("listen-peer-urls", &peers),
+            ("initial-advertise-peer-urls", &peers),
+            ("initial-cluster", &format!("tests={peers}")),
+            // The data is worth nothing, and survives all but a crash of the machine.
+            ("unsafe-no-fsync", "true"),
+        ])
+    }
+
+    fn api_server(&self) -> Vec<String> {
+        let address = self.address.to_string();
+        options(&[
+            ("bind-address", &address),
+            ("advertise-address", &address),
+            ("secure-port", &self.ports.api_server.to_string()),
+            ("etcd-servers", &format!("http://{address}:{}", self.ports.etcd)),
+            ("tls-cert-file", "tls.crt"),
+            ("tls-private-key-file", "tls.key"),
+            ("client-ca-file", "ca.crt"),
+            ("token-auth-file", "tokens.csv"),
+            ("authorization-mode", "RBAC"),
+            ("service-account-issuer", "https://kubernetes.default.svc"),
+            // Its own certificate serves for these tokens as well.
+            ("service-account-key-file", "tls.crt"),
+            ("service-account-signing-key-file", "tls.key"),
+            // Loopback, so that a Service's address can be listened on without anything that routes.
+            ("service-cluster-ip-range", "127.96.0.0/16"),
+            ("endpoint-reconciler-type", "none"),
+            // Pods would wait for tokens nothing mounts.
+            ("disable-admission-plugins", "ServiceAccount"),
+        ])
+    }
+
+    fn controller_manager(&self) -> Vec<String> {
+        options(&[
+            ("kubeconfig", "kubeconfig"),
+            ("leader-elect", "false"),
+            ("secure-port", "0"),
+            ("use-service-account-credentials", "true"),
+            ("service-account-private-key-file", "tls.key"),
+            ("root-ca-file", "ca.crt"),
+        ])
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        while let Some((_, process)) = self.parts().pop_first() {
+            drop(process);
+        }
+    }
+}
+
+/// What kubectl said.
+#[derive(Debug)]
+pub(crate) struct Kubectl {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) succeeded: bool,
+}
+
+fn options(options: &[(&str, &str)]) -> Vec<String> {
+    options.iter().map(|(name, value)| format!("--{name}={value}")).collect()
+}
+
+/// As much of Istio's definition as the API server needs to take such objects.
+const PEER_AUTHENTICATIONS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: peerauthentications.security.istio.io}
+spec:
+  group: security.istio.io
+  scope: Namespaced
+  names: {kind: PeerAuthentication, listKind: PeerAuthenticationList, plural: peerauthentications, singular: peerauthentication, shortNames: [pa]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+  - name: v1beta1
+    served: true
+    storage: false
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
