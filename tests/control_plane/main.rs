@@ -8,5 +8,6 @@
     reason = "what is not as expected fails the test it is in"
 )]
 
+mod live;
 mod plane;
 mod support;

@@ -30,6 +30,8 @@ pub(crate) struct Setup<'a> {
 pub(crate) enum Knows<'a> {
     /// Manifests that are the cluster, exactly.
     Manifests(&'a str),
+    /// The API server this kubeconfig leads to.
+    Live(&'a std::path::Path),
 }
 
 impl Default for Setup<'_> {
@@ -104,6 +106,9 @@ impl Gate {
                 std::fs::create_dir(folder.join("cluster")).unwrap();
                 folder.write("cluster/cluster.yaml", manifests);
                 command.arg("--cluster").arg(folder.join("cluster"));
+            }
+            Knows::Live(kubeconfig) => {
+                command.arg("--kubeconfig").arg(kubeconfig);
             }
         }
         command.args(arguments);

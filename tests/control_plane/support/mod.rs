@@ -17,6 +17,7 @@ mod pki;
 mod plane;
 mod process;
 mod programs;
+mod relay;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ pub(crate) use gate::{Certificate, Gate, Knows, Registration, Setup, Through, ow
 pub(crate) use pki::Authority;
 pub(crate) use plane::{ControlPlane, Kubectl, Part};
 pub(crate) use process::{Folder, Process};
+pub(crate) use relay::Relay;
 
 /// Far longer than anything takes, so that what hangs fails.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
