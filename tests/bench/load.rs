@@ -22,45 +22,37 @@
     reason = "counts of a few million and shares of them"
 )]
 
+mod floor;
 mod world;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::routing::post;
-use axum::{Json, Router};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
-use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::core::DynamicObject;
-use kube::core::admission::{AdmissionRequest, AdmissionResponse, AdmissionReview};
 use portcullis::config::Settings;
 use portcullis::server::{Options, Server};
 use portcullis::telemetry::Telemetry;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_rustls::TlsConnector;
+
+use floor::{ANY_PORT, Result, announce, certificates, provider};
 
 /// The namespace the policy is made in.
 const NAMESPACE: usize = 500;
-const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-
-type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> Result {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["ours", folder] => ours(Path::new(folder)),
-        ["floor", folder] => floor(Path::new(folder)),
+        ["floor", folder] => floor::serve(Path::new(folder)),
         ["judge"] => {
             judge();
             Ok(())
@@ -74,8 +66,6 @@ fn main() -> Result {
         options => compare(options),
     }
 }
-
-// The two servers.
 
 /// Ours, as it is shipped, with all rules over the whole cluster.
 fn ours(folder: &Path) -> Result {
@@ -109,52 +99,6 @@ fn judge() {
     };
     // The fastest batch is the one in which the machine did the least else.
     println!("{}", (0..40).map(|_| run()).min().unwrap_or_default().as_nanos());
-}
-
-/// The floor: the review parsed into the client library's types, and allowed.
-fn floor(folder: &Path) -> Result {
-    async fn validate(Json(review): Json<AdmissionReview<NetworkPolicy>>) -> Json<AdmissionReview<DynamicObject>> {
-        let request: AdmissionRequest<NetworkPolicy> = review.try_into().expect("the review has a request");
-        Json(AdmissionResponse::from(&request).into_review())
-    }
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
-        let chain = CertificateDer::pem_file_iter(folder.join("tls.crt"))?.collect::<std::result::Result<_, _>>()?;
-        let key = PrivateKeyDer::from_pem_file(folder.join("tls.key"))?;
-        let mut settings = rustls::ServerConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        settings.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let tls = TlsAcceptor::from(Arc::new(settings));
-        let router = Router::new().route("/validate", post(validate));
-        let listener = TcpListener::bind(ANY_PORT).await?;
-        announce(listener.local_addr()?);
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            let (tls, service) = (tls.clone(), TowerToHyperService::new(router.clone()));
-            tokio::spawn(async move {
-                if let Ok(stream) = tls.accept(stream).await {
-                    let io = TokioIo::new(stream);
-                    // How a connection of the load ends does not matter.
-                    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
-                }
-            });
-        }
-    })
-}
-
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
-
-/// Tells the parent where the server is, and ends with the parent.
-fn announce(address: SocketAddr) {
-    println!("{address}");
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_line(&mut String::new());
-        std::process::exit(0);
-    });
 }
 
 // The clients.
@@ -305,21 +249,6 @@ fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values
-}
-
-/// A certificate for `localhost` and its authority, in a folder of their own.
-fn certificates() -> Result<PathBuf> {
-    let folder = std::env::temp_dir().join(format!("portcullis-load-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let mut authority = rcgen::CertificateParams::new(vec![])?;
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let issuer = rcgen::CertifiedIssuer::self_signed(authority, rcgen::KeyPair::generate()?)?;
-    let key = rcgen::KeyPair::generate()?;
-    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()])?.signed_by(&key, &issuer)?;
-    std::fs::write(folder.join("ca.crt"), issuer.pem())?;
-    std::fs::write(folder.join("tls.crt"), leaf.pem())?;
-    std::fs::write(folder.join("tls.key"), key.serialize_pem())?;
-    Ok(folder)
 }
 
 /// This program again, in another role, on one core where the machine can pin.
