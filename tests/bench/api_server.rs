@@ -99,6 +99,15 @@ async fn compare(creates: usize) -> Result {
     let added = |times: &[Duration]| at(times, 0.5) - at(none, 0.5);
     println!("{:<18}{:>12.0}{:>12.0}", "added p50", added(ours), added(floor_times));
     println!("{:<18}{:>12.2}   (of the added p50, to the floor's)", "ratio", added(ours) / added(floor_times));
+    let (sum, count) = (
+        gate.metric("portcullis_review_duration_seconds_sum", "").await,
+        gate.metric("portcullis_review_duration_seconds_count", "").await,
+    );
+    println!(
+        "{:<18}{:>12.0}   (within the gate, from a review's last byte to its answer, mean)",
+        "of that µs",
+        sum / count * 1e6
+    );
     println!("start to ready, on an empty cluster: {:.0} ms", ready.as_secs_f64() * 1e3);
     println!(
         "most memory held, with {} pods in {NAMESPACES} namespaces: {} MiB",
