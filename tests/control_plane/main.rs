@@ -10,4 +10,6 @@
 
 mod live;
 mod plane;
+mod rules;
+mod scene;
 mod support;

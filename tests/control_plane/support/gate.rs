@@ -4,13 +4,18 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use k8s_openapi::ByteString;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, PostParams};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use super::{Authority, ControlPlane, Folder, LONG, Process, eventually};
+
+/// The program. Cargo says where it is to tests and benches, and to examples nothing.
+const BINARY: &str = match option_env!("CARGO_BIN_EXE_portcullis") {
+    Some(path) => path,
+    None => concat!(env!("CARGO_MANIFEST_DIR"), "/target/debug/portcullis"),
+};
 
 /// What a gate is started with.
 pub(crate) struct Setup<'a> {
@@ -79,9 +84,8 @@ pub(crate) struct Gate {
     pub(crate) webhook: SocketAddr,
     /// Where probes and metrics are answered.
     pub(crate) operations: SocketAddr,
-    authority: String,
     process: Process,
-    /// Its files. Dropped last.
+    /// Its files: `ca.crt`, `config.yaml`, `cluster/`, `portcullis.log`. Dropped last.
     folder: Folder,
     _certificate: Option<Certificate>,
 }
@@ -95,12 +99,13 @@ impl Gate {
         let certificate = certificate.or(own.as_ref()).unwrap();
 
         let folder = Folder::new("portcullis-gate-");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        let mut command = Command::new(BINARY);
         command.arg("serve").args(["--log-format", "json", "--reload-every", "1", "--operations", "127.0.0.1:0"]);
         command.arg("--listen").arg(listen.to_string());
         command.arg("--tls-cert").arg(certificate.folder.join("tls.crt"));
         command.arg("--tls-key").arg(certificate.folder.join("tls.key"));
         command.arg("--config").arg(folder.write("config.yaml", config));
+        folder.write("ca.crt", certificate.authority());
         match cluster {
             Knows::Manifests(manifests) => {
                 std::fs::create_dir(folder.join("cluster")).unwrap();
@@ -120,7 +125,7 @@ impl Gate {
         .await;
         let address = |field: &str| serving[field].as_str().unwrap().parse().unwrap();
         let (webhook, operations) = (address("webhook"), address("operations"));
-        let gate = Self { webhook, operations, authority: certificate.authority(), process, folder, _certificate: own };
+        let gate = Self { webhook, operations, process, folder, _certificate: own };
         eventually("the gate is ready", async || (gate.get("/readyz").await?.0 == 200).then_some(())).await;
         gate
     }
@@ -234,30 +239,29 @@ impl Registration {
         through: Through,
         name: &str,
     ) -> Self {
-        let authority = serde_json::to_string(&ByteString(gates[0].authority.clone().into_bytes())).unwrap();
-        let client = match through {
-            Through::Url => format!("url: 'https://{address}/validate'"),
+        let target = match through {
+            Through::Url => ["--url".to_owned(), format!("https://{address}")],
             Through::Service => {
                 plane.apply(&service(name, address)).await;
-                let port = address.port();
-                format!("service: {{namespace: {SERVICES}, name: {name}, path: /validate, port: {port}}}")
+                ["--service".to_owned(), format!("{SERVICES}/{name}:{}", address.port())]
             }
         };
+        let mut command = Command::new(BINARY);
+        command.args(["webhook", "--output", "json", "--name", name, "--ca-file"]);
+        command.arg(gates[0].folder.join("ca.crt")).arg("--config").arg(gates[0].folder.join("config.yaml"));
+        let printed = command.args(target).output().unwrap();
+        assert!(printed.status.success(), "{printed:?}");
+        let mut webhook: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+        for entry in webhook["webhooks"].as_array_mut().unwrap() {
+            entry["namespaceSelector"]["matchLabels"] = serde_json::json!({ "gate": name });
+        }
         let namespace = format!("{name}-in-force");
-        plane
-            .apply(&format!(
-                "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{gate: {name}}}}}}}
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingWebhookConfiguration
-metadata: {{name: {name}}}
-webhooks:
-- name: gate.portcullis.dev
-  clientConfig: {{{client}, caBundle: {authority}}}
-  namespaceSelector: {{matchLabels: {{gate: {name}}}}}
-  {WEBHOOK}"
-            ))
-            .await;
+        let labelled = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": { "name": namespace, "labels": { "gate": name } },
+        });
+        plane.apply(&format!("{labelled}\n---\n{webhook}")).await;
         let reviews = async || {
             let mut sum = 0.0;
             for gate in gates {
@@ -278,19 +282,6 @@ webhooks:
         Self { name: name.to_owned() }
     }
 }
-
-/// What is asked about, and how. Fails closed, and soon: an outage of the gate fails the test.
-const WEBHOOK: &str = "admissionReviewVersions: [v1]
-  sideEffects: None
-  failurePolicy: Fail
-  matchPolicy: Equivalent
-  timeoutSeconds: 10
-  rules:
-  - {apiGroups: [''], apiVersions: ['*'], operations: [CREATE, UPDATE, DELETE], resources: [namespaces, pods, services, replicationcontrollers], scope: '*'}
-  - {apiGroups: [apps, batch], apiVersions: ['*'], operations: [CREATE, UPDATE, DELETE], resources: ['*'], scope: Namespaced}
-  - {apiGroups: [networking.k8s.io], apiVersions: ['*'], operations: [CREATE, UPDATE, DELETE], resources: [networkpolicies], scope: Namespaced}
-  - {apiGroups: [security.istio.io], apiVersions: ['*'], operations: [CREATE, UPDATE, DELETE], resources: [peerauthentications], scope: Namespaced}
-";
 
 /// A Service with this very address. What `targetPort` says is not looked at by an API server.
 fn service(name: &str, address: SocketAddr) -> String {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use gate::{Certificate, Gate, Knows, Registration, Setup, Through, own_address};
 pub(crate) use pki::Authority;
-pub(crate) use plane::{ControlPlane, Kubectl, Part};
+pub(crate) use plane::{ControlPlane, DNS, Kubectl, Part};
 pub(crate) use process::{Folder, Process};
 pub(crate) use relay::Relay;
 

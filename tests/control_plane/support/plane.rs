@@ -43,11 +43,17 @@ struct Ports {
 }
 
 impl ControlPlane {
-    /// The one that all tests of this process share. They have namespaces of their own in it, and
-    /// leave its programs alone.
+    /// The one that all tests of this process share, with [`Self::with_controllers`], cluster DNS and
+    /// PeerAuthentications. They have namespaces of their own in it, and leave its programs alone.
     pub(crate) async fn shared() -> &'static Self {
         static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
-        SHARED.get_or_init(Self::with_controllers).await
+        let furnished = async || {
+            let plane = Self::with_controllers().await;
+            plane.apply(DNS).await;
+            plane.install_peer_authentications().await;
+            plane
+        };
+        SHARED.get_or_init(furnished).await
     }
 
     /// A new one: etcd and an API server.
@@ -279,6 +285,26 @@ pub(crate) struct Kubectl {
 fn options(options: &[(&str, &str)]) -> Vec<String> {
     options.iter().map(|(name, value)| format!("--{name}={value}")).collect()
 }
+
+/// Cluster DNS as kubeadm sets it up.
+pub(crate) const DNS: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: kube-system}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system, labels: {k8s-app: kube-dns, kubernetes.io/name: CoreDNS}}
+spec:
+  clusterIP: 127.96.0.10
+  selector: {k8s-app: kube-dns}
+  ports: [{name: dns, protocol: UDP, port: 53, targetPort: 53}, {name: dns-tcp, protocol: TCP, port: 53, targetPort: 53}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: coredns, namespace: kube-system}
+spec:
+  selector: {matchLabels: {k8s-app: kube-dns}}
+  template: {metadata: {labels: {k8s-app: kube-dns}}, spec: {dnsPolicy: Default, containers: [{name: coredns, image: coredns/coredns}]}}
+";
 
 /// As much of Istio's definition as the API server needs to take such objects.
 const PEER_AUTHENTICATIONS: &str = "
