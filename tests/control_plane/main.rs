@@ -8,7 +8,9 @@
     reason = "what is not as expected fails the test it is in"
 )]
 
+mod continuity;
 mod live;
+mod load;
 mod plane;
 mod rules;
 mod scene;
