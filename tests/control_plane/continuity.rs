@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::load::{Balancer, Load};
-use crate::support::{Certificate, ControlPlane, Gate, Registration, Setup, Through, free_port, own_address};
+use crate::support::{Certificate, ControlPlane, Gate, Knows, Registration, Setup, Through, free_port, own_address};
 
 async fn namespace(plane: &ControlPlane, gate: &str) -> String {
     let namespace = format!("{gate}-load");
@@ -42,7 +42,9 @@ async fn a_certificate_is_rotated_every_second_for_a_minute(through: Through, na
     let address = own_address();
     let certificate = Certificate::new(&[address]);
     let listen = Some(SocketAddr::new(address, 0));
-    let mut gate = Gate::start(Setup { listen, certificate: Some(&certificate), ..Setup::default() }).await;
+    let cluster = Knows::Live(plane.kubeconfig());
+    let setup = Setup { cluster, listen, certificate: Some(&certificate), ..Setup::default() };
+    let mut gate = Gate::start(setup).await;
     Registration::new(plane, &gate, through, name).await;
     let namespace = namespace(plane, name).await;
 
@@ -83,7 +85,12 @@ async fn replacing_the_gates_one_by_one_fails_no_create() {
     let address = own_address();
     let address = SocketAddr::new(address, free_port(address));
     let certificate = Certificate::new(&[address.ip()]);
-    let setup = || Setup { certificate: Some(&certificate), arguments: &["--linger", "1"], ..Setup::default() };
+    let setup = || Setup {
+        cluster: Knows::Live(plane.kubeconfig()),
+        certificate: Some(&certificate),
+        arguments: &["--linger", "1"],
+        ..Setup::default()
+    };
     let balancer = Balancer::new(address).await;
     let mut gates = vec![Gate::start(setup()).await, Gate::start(setup()).await];
     gates.iter().for_each(|gate| balancer.add(gate));

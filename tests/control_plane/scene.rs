@@ -1,6 +1,6 @@
 //! A gate with namespaces of its own on the shared control plane.
 
-use crate::support::{ControlPlane, DNS, Gate, Knows, Kubectl, Registration, Setup, Through};
+use crate::support::{ControlPlane, Gate, Knows, Kubectl, Registration, Setup, Through};
 
 /// A gate that is asked about the namespaces with the label `gate: $ns`, where `$ns` stands for a
 /// name of the scene's own in all that is applied here.
@@ -11,15 +11,15 @@ pub(crate) struct Scene {
 }
 
 impl Scene {
-    /// A gate with this configuration that knows these documents, which are applied before it is
+    /// A gate with this configuration over the live cluster. The documents are applied before it is
     /// there to judge them.
     pub(crate) async fn new(name: &str, through: Through, config: &str, standing: &str) -> Self {
         let plane = ControlPlane::shared().await;
         let name = format!("{name}-{through:?}").to_lowercase();
         let standing = standing.replace("$ns", &name);
         plane.apply(&standing).await;
-        let cluster = format!("{DNS}\n---\n{standing}");
-        let gate = Gate::start(Setup { cluster: Knows::Manifests(&cluster), config, ..Setup::default() }).await;
+        let cluster = Knows::Live(plane.kubeconfig());
+        let gate = Gate::start(Setup { cluster, config, ..Setup::default() }).await;
         Registration::new(plane, &gate, through, &name).await;
         Self { plane, gate, name }
     }
