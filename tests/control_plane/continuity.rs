@@ -3,39 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-
-use crate::load::{Balancer, Load};
+use crate::load::{Balancer, Load, tls};
 use crate::support::{Certificate, ControlPlane, Gate, Knows, Registration, Setup, Through, free_port, own_address};
-
-async fn namespace(plane: &ControlPlane, gate: &str) -> String {
-    let namespace = format!("{gate}-load");
-    plane
-        .apply(&format!(
-            "{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{gate: {gate}}}}}}}"
-        ))
-        .await;
-    namespace
-}
-
-/// The certificate a new connection is shown, once it has been verified.
-async fn shown(address: SocketAddr, authority: &str) -> CertificateDer<'static> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(roots).with_no_client_auth();
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::IpAddress(address.ip().into());
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
-    stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
-}
 
 async fn a_certificate_is_rotated_every_second_for_a_minute(through: Through, name: &str) {
     let plane = ControlPlane::shared().await;
@@ -46,16 +17,15 @@ async fn a_certificate_is_rotated_every_second_for_a_minute(through: Through, na
     let setup = Setup { cluster, listen, certificate: Some(&certificate), ..Setup::default() };
     let mut gate = Gate::start(setup).await;
     Registration::new(plane, &gate, through, name).await;
-    let namespace = namespace(plane, name).await;
-
     // More clients than an API server keeps idle connections, so that it keeps making new ones.
-    let load = Load::begin(plane, &namespace, 32).await;
+    let load = Load::begin(plane, name, 32).await;
     let begun = Instant::now();
     let mut seen = BTreeSet::new();
     for second in 1..=60 {
         certificate.renew();
         while begun.elapsed() < Duration::from_secs(second) {
-            seen.insert(shown(gate.webhook, &certificate.authority()).await.to_vec());
+            let connection = tls(&gate).await;
+            seen.insert(connection.get_ref().1.peer_certificates().unwrap()[0].to_vec());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -95,9 +65,7 @@ async fn replacing_the_gates_one_by_one_fails_no_create() {
     let mut gates = vec![Gate::start(setup()).await, Gate::start(setup()).await];
     gates.iter().for_each(|gate| balancer.add(gate));
     Registration::at(plane, &[&gates[0], &gates[1]], address, Through::Service, name).await;
-    let namespace = namespace(plane, name).await;
-
-    let load = Load::begin(plane, &namespace, 32).await;
+    let load = Load::begin(plane, name, 32).await;
     for _ in 0..10 {
         let new = Gate::start(setup()).await;
         balancer.add(&new);

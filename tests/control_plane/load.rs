@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, PostParams};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::support::{ControlPlane, Gate, get};
 
@@ -21,8 +25,13 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Begins with this many clients at a time.
-    pub(crate) async fn begin(plane: &ControlPlane, namespace: &str, clients: usize) -> Self {
+    /// Begins with this many clients at a time, in a namespace about which the gate registered under
+    /// this name is asked.
+    pub(crate) async fn begin(plane: &ControlPlane, gate: &str, clients: usize) -> Self {
+        let namespace = format!("{gate}-load");
+        let labelled =
+            format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}, labels: {{gate: {gate}}}}}}}");
+        plane.apply(&labelled).await;
         let mut load = Self { goes_on: Arc::new(AtomicBool::new(true)), done: Arc::default(), clients: JoinSet::new() };
         let policy: NetworkPolicy = serde_json::from_value(serde_json::json!({
             "metadata": { "generateName": "load-" },
@@ -30,7 +39,7 @@ impl Load {
         }))
         .unwrap();
         for _ in 0..clients {
-            let policies: Api<NetworkPolicy> = Api::namespaced(plane.client().await, namespace);
+            let policies: Api<NetworkPolicy> = Api::namespaced(plane.client().await, &namespace);
             let (goes_on, done, policy) = (Arc::clone(&load.goes_on), Arc::clone(&load.done), policy.clone());
             load.clients.spawn(async move {
                 let dry_run = PostParams { dry_run: true, ..PostParams::default() };
@@ -57,6 +66,18 @@ impl Load {
         self.goes_on.store(false, Ordering::Relaxed);
         self.clients.join_all().await.into_iter().flatten().collect()
     }
+}
+
+/// A connection to a gate whose certificate was verified, by HTTP/1.1.
+pub(crate) async fn tls(gate: &Gate) -> TlsStream<TcpStream> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(gate.authority().as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let stream = TcpStream::connect(gate.webhook).await.unwrap();
+    let name = ServerName::IpAddress(gate.webhook.ip().into());
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
 /// A Service's address, as the nodes of a cluster see to it: a new connection goes to a gate that

@@ -12,6 +12,7 @@ mod continuity;
 mod live;
 mod load;
 mod plane;
+mod pressure;
 mod rules;
 mod scene;
 mod support;

@@ -159,6 +159,11 @@ impl Gate {
         self.metric("portcullis_reviews_total", "").await
     }
 
+    /// The authority its certificate is of, as PEM.
+    pub(crate) fn authority(&self) -> String {
+        std::fs::read_to_string(self.folder.join("ca.crt")).unwrap()
+    }
+
     /// The most memory it has held so far, in MiB.
     pub(crate) fn peak_memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();

@@ -1,0 +1,204 @@
+//! What a gate bears, as an API server and whoever else reaches its port can bring it on.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, PostParams};
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::load::{Load, tls};
+use crate::support::{ControlPlane, Gate, Knows, Registration, Setup, Through, eventually};
+
+async fn gate(plane: &ControlPlane, through: Through, name: &str, arguments: &[&str]) -> Gate {
+    let gate = Gate::start(Setup { cluster: Knows::Live(plane.kubeconfig()), arguments, ..Setup::default() }).await;
+    Registration::new(plane, &gate, through, name).await;
+    gate
+}
+
+/// Creates in a namespace about which this gate is asked, without anything being kept.
+struct Creates(Api<NetworkPolicy>);
+
+impl Creates {
+    async fn new(plane: &ControlPlane, gate: &str) -> Self {
+        Self(Api::namespaced(plane.client().await, &format!("{gate}-in-force")))
+    }
+
+    /// Creates a policy with an annotation of so many bytes.
+    async fn create(&self, size: usize) -> Result<NetworkPolicy, kube::Error> {
+        let policy = json!({
+            "metadata": { "generateName": "pressed-", "annotations": { "padding": "x".repeat(size) } },
+            "spec": { "podSelector": {} },
+        });
+        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        self.0.create(&dry_run, &serde_json::from_value(policy).unwrap()).await
+    }
+}
+
+/// Everything an API server had asked a gate is answered when the gate is told to end: what fails
+/// is what finds nobody there any more.
+async fn told_to_end_it_answers_what_it_took(through: Through, name: &str) {
+    let plane = ControlPlane::shared().await;
+    let gate = gate(plane, through, name, &["--linger", "1"]).await;
+    let load = Load::begin(plane, name, 16).await;
+    eventually("the load has begun", async || (load.done() > 50).then_some(())).await;
+    let status = gate.stop().await;
+    assert!(status.success(), "{status}");
+    let failed = load.end().await;
+    let lost: Vec<_> = failed.iter().filter(|error| !error.to_string().contains("connection refused")).collect();
+    assert!(lost.is_empty(), "{lost:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_told_to_end_answers_all_it_had_been_asked_by_url() {
+    told_to_end_it_answers_what_it_took(Through::Url, "ended-url").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_told_to_end_answers_all_it_had_been_asked_by_service() {
+    told_to_end_it_answers_what_it_took(Through::Service, "ended-service").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_meets_a_full_gate_is_turned_away_early_enough_to_come_again() {
+    let plane = ControlPlane::shared().await;
+    let gate = gate(plane, Through::Service, "full", &["--max-reviews", "2"]).await;
+    let creates = Creates::new(plane, "full").await;
+    let before = gate.reviews().await;
+    // Two reviews that have begun and do not go on.
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut connection = tls(&gate).await;
+        let head = "POST /validate?timeout=30s HTTP/1.1\r\nHost: gate\r\nContent-Length: 100\r\n\r\n{";
+        connection.write_all(head.as_bytes()).await.unwrap();
+        held.push(connection);
+    }
+    eventually("both have begun", async || (gate.metric("portcullis_inflight_reviews", "").await >= 2.0).then_some(()))
+        .await;
+
+    let asked = Instant::now();
+    let waiting = tokio::spawn(async move { creates.create(1).await });
+    eventually("it is turned away", async || {
+        (gate.metric("portcullis_rejected_total", "overload").await >= 1.0).then_some(())
+    })
+    .await;
+    // Early: the API server, told to come again in a second, has the time to do so.
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    drop(held);
+    waiting.await.unwrap().unwrap();
+    assert!(gate.reviews().await > before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_of_the_largest_objects_at_once_keep_memory_bounded() {
+    let plane = ControlPlane::shared().await;
+    let gate = gate(plane, Through::Service, "large", &[]).await;
+    let before = gate.peak_memory();
+    let mut creating = JoinSet::new();
+    for _ in 0..16 {
+        let creates = Creates::new(plane, "large").await;
+        creating.spawn(async move {
+            let mut judged = 0;
+            for _ in 0..4 {
+                // All annotations of an object are 256 KiB at most.
+                match creates.create(250 * 1024).await {
+                    Ok(_) => judged += 1,
+                    Err(error) => assert!(error.to_string().contains("too many"), "{error}"),
+                }
+            }
+            judged
+        });
+    }
+    let judged: u32 = creating.join_all().await.into_iter().sum();
+    assert!(judged > 0, "none was judged");
+    let peak = gate.peak_memory();
+    assert!(peak < before + 64, "it held {peak} MiB, and {before} MiB before");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_connections_that_do_nothing_hold_up_no_create() {
+    let plane = ControlPlane::shared().await;
+    let gate = gate(plane, Through::Service, "idle", &[]).await;
+    let mut idle = Vec::new();
+    let mut silent = Vec::new();
+    for number in 0..1000 {
+        match number % 5 {
+            // After the handshake, not a word, or half a head.
+            0 => idle.push(tls(&gate).await),
+            1 => {
+                let mut slow = tls(&gate).await;
+                slow.write_all(b"POST /validate HTTP/1.1\r\nHost: ga").await.unwrap();
+                idle.push(slow);
+            }
+            // The start of a handshake, or nothing at all.
+            2 => {
+                let mut slow = TcpStream::connect(gate.webhook).await.unwrap();
+                slow.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+                silent.push(slow);
+            }
+            _ => silent.push(TcpStream::connect(gate.webhook).await.unwrap()),
+        }
+    }
+    let load = Load::begin(plane, "idle", 4).await;
+    eventually("the load has been judged", async || (load.done() > 100).then_some(())).await;
+    let failed = load.end().await;
+    assert!(failed.is_empty(), "{failed:#?}");
+    let peak = gate.peak_memory();
+    assert!(peak < 256, "it held {peak} MiB");
+    // Those that never finished their handshake are sent away, those that say nothing may stay.
+    eventually("silent connections are closed", async || {
+        (gate.metric("portcullis_rejected_total", "handshake").await >= 600.0).then_some(())
+    })
+    .await;
+    drop((idle, silent));
+    eventually("the connections are gone", async || {
+        (gate.metric("portcullis_connections", "").await < 100.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_review_leaves_the_gate_as_it_was() {
+    let plane = ControlPlane::shared().await;
+    let mut gate = gate(plane, Through::Url, "noise", &[]).await;
+    let request = |body: &str| {
+        format!(
+            "POST /validate HTTP/1.1\r\nHost: gate\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    for (sent, status) in [
+        (request("no JSON"), "400"),
+        (request("{}"), "400"),
+        (request(&"[".repeat(100_000)), "400"),
+        (request(&format!(r#"{{"kind":"AdmissionReview","padding":"{}"}}"#, "x".repeat(8 << 20))), "413"),
+        ("GET /validate HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n".to_owned(), "405"),
+        ("\u{1}\u{2}\u{3}\r\n\r\n".to_owned(), "400"),
+    ] {
+        let mut connection = tls(&gate).await;
+        connection.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Some clients are cut off without a farewell.
+        let _ = connection.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let start: String = sent.chars().take(80).collect();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{start}: {answer}");
+    }
+    // Plain HTTP, and a handshake that offers TLS 1.1 at most: a client hello with no extensions.
+    let hello = [&[0x16, 3, 1, 0, 45, 1, 0, 0, 41, 3, 2][..], &[7; 32], &[0, 0, 2, 0xc0, 0x13, 1, 0]].concat();
+    for sent in [b"GET / HTTP/1.1\r\nHost: gate\r\n\r\n".to_vec(), hello] {
+        let mut connection = TcpStream::connect(gate.webhook).await.unwrap();
+        connection.write_all(&sent).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = connection.read_to_end(&mut answer).await;
+        // An alert, and nothing served.
+        assert_eq!(answer.first(), Some(&0x15), "{answer:?}");
+    }
+    assert!(gate.metric("portcullis_rejected_total", "").await >= 3.0);
+
+    gate.assert_running();
+    Creates::new(plane, "noise").await.create(1).await.unwrap();
+    assert!(!gate.log().contains("a part of portcullis failed"), "{}", gate.log());
+}
