@@ -63,7 +63,9 @@ async fn replacing_the_gates_one_by_one_fails_no_create() {
     };
     let balancer = Balancer::new(address).await;
     let mut gates = vec![Gate::start(setup()).await, Gate::start(setup()).await];
-    gates.iter().for_each(|gate| balancer.add(gate));
+    for gate in &gates {
+        balancer.add(gate);
+    }
     Registration::at(plane, &[&gates[0], &gates[1]], address, Through::Service, name).await;
     let load = Load::begin(plane, name, 32).await;
     for _ in 0..10 {

@@ -6,7 +6,8 @@ use crate::support::{ControlPlane, Gate, Knows, Kubectl, Registration, Setup, Th
 /// name of the scene's own in all that is applied here.
 pub(crate) struct Scene {
     pub(crate) plane: &'static ControlPlane,
-    pub(crate) gate: Gate,
+    /// Runs for as long as the scene.
+    _gate: Gate,
     name: String,
 }
 
@@ -21,7 +22,7 @@ impl Scene {
         let cluster = Knows::Live(plane.kubeconfig());
         let gate = Gate::start(Setup { cluster, config, ..Setup::default() }).await;
         Registration::new(plane, &gate, through, &name).await;
-        Self { plane, gate, name }
+        Self { plane, _gate: gate, name }
     }
 
     /// The text with the scene's name in it.

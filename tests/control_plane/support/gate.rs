@@ -135,11 +135,6 @@ impl Gate {
         logged(&self.process.output(), message).collect()
     }
 
-    /// Everything it has logged.
-    pub(crate) fn log(&self) -> String {
-        self.process.output()
-    }
-
     /// Status and body of a page of the operations port; nothing if there is no answer.
     pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
         get(self.operations, path).await
@@ -174,11 +169,6 @@ impl Gate {
     /// Fails with the end of its log if it has ended.
     pub(crate) fn assert_running(&mut self) {
         self.process.assert_running();
-    }
-
-    /// Sends it a signal such as `TERM`.
-    pub(crate) fn signal(&self, signal: &str) {
-        self.process.signal(signal);
     }
 
     /// Sends SIGTERM and waits until it has ended.
@@ -230,10 +220,7 @@ pub(crate) enum Through {
 const SERVICES: &str = "gates";
 
 /// A webhook that an API server asks about namespaces with the label `gate: NAME`.
-pub(crate) struct Registration {
-    /// The label's value.
-    pub(crate) name: String,
-}
+pub(crate) struct Registration;
 
 impl Registration {
     /// Registers a gate and waits until it is asked.
@@ -289,7 +276,7 @@ impl Registration {
             (reviews().await > before).then_some(())
         })
         .await;
-        Self { name: name.to_owned() }
+        Self
     }
 }
 

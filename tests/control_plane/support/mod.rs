@@ -24,12 +24,12 @@ use std::time::{Duration, Instant};
 
 pub(crate) use gate::{Certificate, Gate, Knows, Registration, Setup, Through, get, own_address};
 pub(crate) use pki::Authority;
-pub(crate) use plane::{ControlPlane, DNS, Kubectl, Part};
+pub(crate) use plane::{ControlPlane, Kubectl, Part};
 pub(crate) use process::{Folder, Process};
 pub(crate) use relay::Relay;
 
 /// Far longer than anything takes, so that what hangs fails.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_mins(1);
 
 /// Waits until `attempt` gives something, and fails with `what` when it takes too long.
 pub(crate) async fn eventually<T>(what: impl std::fmt::Display, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {

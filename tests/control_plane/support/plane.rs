@@ -108,7 +108,7 @@ impl ControlPlane {
         let (name, arguments) = match part {
             Part::Etcd => ("etcd", self.etcd()),
             Part::ApiServer => ("kube-apiserver", self.api_server()),
-            Part::ControllerManager => ("kube-controller-manager", self.controller_manager()),
+            Part::ControllerManager => ("kube-controller-manager", controller_manager()),
         };
         let mut command = Command::new(program(name));
         command.current_dir(&*self.folder).args(arguments);
@@ -118,11 +118,12 @@ impl ControlPlane {
         let begun = Instant::now();
         let client = self.client().await;
         while !self.is_ready(part, &client).await {
-            let mut parts = self.parts();
-            let process = parts.get_mut(&part).unwrap();
-            process.assert_running();
-            assert!(begun.elapsed() < LONG, "{name} does not become ready\n{}", process.tail());
-            drop(parts);
+            {
+                let mut parts = self.parts();
+                let process = parts.get_mut(&part).unwrap();
+                process.assert_running();
+                assert!(begun.elapsed() < LONG, "{name} does not become ready\n{}", process.tail());
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -154,11 +155,6 @@ impl ControlPlane {
 
     fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, Process>> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The process id of a program.
-    pub(crate) fn id(&self, part: Part) -> u32 {
-        self.parts()[&part].id()
     }
 
     /// A client that may do anything. It belongs to the runtime it was made in.
@@ -253,17 +249,6 @@ impl ControlPlane {
             ("disable-admission-plugins", "ServiceAccount"),
         ])
     }
-
-    fn controller_manager(&self) -> Vec<String> {
-        options(&[
-            ("kubeconfig", "kubeconfig"),
-            ("leader-elect", "false"),
-            ("secure-port", "0"),
-            ("use-service-account-credentials", "true"),
-            ("service-account-private-key-file", "tls.key"),
-            ("root-ca-file", "ca.crt"),
-        ])
-    }
 }
 
 impl Drop for ControlPlane {
@@ -282,12 +267,23 @@ pub(crate) struct Kubectl {
     pub(crate) succeeded: bool,
 }
 
+fn controller_manager() -> Vec<String> {
+    options(&[
+        ("kubeconfig", "kubeconfig"),
+        ("leader-elect", "false"),
+        ("secure-port", "0"),
+        ("use-service-account-credentials", "true"),
+        ("service-account-private-key-file", "tls.key"),
+        ("root-ca-file", "ca.crt"),
+    ])
+}
+
 fn options(options: &[(&str, &str)]) -> Vec<String> {
     options.iter().map(|(name, value)| format!("--{name}={value}")).collect()
 }
 
 /// Cluster DNS as kubeadm sets it up.
-pub(crate) const DNS: &str = "
+const DNS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: kube-system}}
 ---
 apiVersion: v1

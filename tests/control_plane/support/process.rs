@@ -128,7 +128,11 @@ impl Drop for Folder {
 
 /// A shell that waits for this process to end, by whatever cause, and then ends the processes and
 /// removes the folders that are left. It learns of the end by a pipe that only this process holds.
-struct Heir(ChildStdin);
+struct Heir {
+    /// Never waited for: it outlives this process.
+    _shell: Child,
+    words: ChildStdin,
+}
 
 impl Heir {
     const WILL: &str = r#"
@@ -158,9 +162,10 @@ impl Heir {
             let mut shell = Command::new("sh");
             shell.args(["-c", Self::WILL]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
             let mut shell = shell.process_group(0).spawn().expect("there is a shell");
-            Mutex::new(Heir(shell.stdin.take().expect("it was asked for")))
+            let words = shell.stdin.take().expect("it was asked for");
+            Mutex::new(Heir { _shell: shell, words })
         });
         let mut heir = heir.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(heir.0, "{verb} {what}").expect("the shell reads until this process ends");
+        writeln!(heir.words, "{verb} {what}").expect("the shell reads until this process ends");
     }
 }
