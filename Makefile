@@ -8,7 +8,7 @@ CARGO_DENY_VERSION = 0.20.2
 export CARGO_TARGET_DIR = target
 
 .DEFAULT_GOAL := help
-.PHONY: help build release check fmt lint docs deps test control-plane bench bench-engine bench-server fuzz certs-dev demo run update clean
+.PHONY: help build release check fmt lint docs deps test control-plane bench bench-engine bench-scale bench-server bench-cluster fuzz certs-dev demo demo-cluster run update clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,13 +42,19 @@ test: control-plane ## every test
 control-plane: ## build etcd, an API server and kubectl for the tests, once
 	@tests/control-plane/build > /dev/null
 
-bench: bench-engine bench-server ## measure speed and size
+bench: bench-engine bench-scale bench-server bench-cluster ## measure speed and size
 
 bench-engine: ## the engine alone: a policy change, a full check, memory
 	$(CARGO) bench --locked --bench engine
 
+bench-scale: ## 100,000 pods through the index, and a review among them
+	$(CARGO) bench --locked --bench scale
+
 bench-server: ## the server under load, against a floor
 	$(CARGO) bench --locked --bench load
+
+bench-cluster: control-plane ## what the gate adds to a create through a real API server
+	$(CARGO) bench --locked --bench api_server
 
 fuzz: ## arbitrary bytes into what reads bytes, for a bounded time
 	tests/fuzz/run
@@ -60,6 +66,9 @@ certs-dev/tls.crt:
 
 demo: build certs-dev ## the gate at work: reviews of each rule over HTTPS, denied, fixed, allowed
 	$(CARGO) run --locked --quiet --example demo
+
+demo-cluster: build control-plane ## the gate on a real API server, and a person with kubectl
+	$(CARGO) run --locked --quiet --example demo-cluster
 
 run: build certs-dev ## the gate over the example cluster, until Ctrl-C
 	@echo 'Probes:   curl -s http://127.0.0.1:8080/readyz?verbose'

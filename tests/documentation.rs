@@ -74,12 +74,22 @@ fn demonstration() -> String {
     format!("```text{out}```\n")
 }
 
+/// What a person with kubectl sees of the gate on a real API server.
+fn session() -> String {
+    assert!(Path::new(env!("CARGO_BIN_EXE_portcullis")).exists());
+    let told = Command::new(example("demo-cluster")).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    assert!(told.status.success(), "the session did not go as it tells:\n{out}\n{err}");
+    format!("```text{out}```\n")
+}
+
 /// One test, for they write the same file.
 #[test]
 fn the_readme_says_what_the_program_says() {
     holds("rules", &rules_table());
     holds("metrics", &metrics_table());
     holds("demo", &demonstration());
+    holds("demo-cluster", &session());
 }
 
 #[test]

@@ -162,6 +162,7 @@ async fn populate(plane: &ControlPlane) -> Result {
         }
         Ok(())
     };
+    plane.apply(support::DNS).await;
     let begun = Instant::now();
     let filled = futures::stream::iter((0..NAMESPACES).map(fill)).buffer_unordered(16);
     filled.try_collect::<()>().await?;

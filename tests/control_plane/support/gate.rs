@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::{Authority, ControlPlane, Folder, LONG, Process, eventually};
 
 /// The program. Cargo says where it is to tests and benches, and to examples nothing.
-const BINARY: &str = match option_env!("CARGO_BIN_EXE_portcullis") {
+pub(crate) const BINARY: &str = match option_env!("CARGO_BIN_EXE_portcullis") {
     Some(path) => path,
     None => concat!(env!("CARGO_MANIFEST_DIR"), "/target/debug/portcullis"),
 };

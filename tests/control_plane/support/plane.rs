@@ -283,7 +283,7 @@ fn options(options: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// Cluster DNS as kubeadm sets it up.
-const DNS: &str = "
+pub(crate) const DNS: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: kube-system}}
 ---
 apiVersion: v1
