@@ -61,6 +61,14 @@ impl Load {
         self.done.load(Ordering::Relaxed)
     }
 
+    /// Ends, and fails if a create has failed, or if there were too few to tell.
+    pub(crate) async fn end_without_failure(self) {
+        let done = self.done();
+        let failed = self.end().await;
+        assert!(failed.is_empty(), "{} of {done} creates failed, the first: {}", failed.len(), failed[0]);
+        assert!(done > 300, "{done} creates are hardly a load");
+    }
+
     /// Ends, and says which failed.
     pub(crate) async fn end(self) -> Vec<kube::Error> {
         self.goes_on.store(false, Ordering::Relaxed);

@@ -144,9 +144,8 @@ async fn a_thousand_connections_that_do_nothing_hold_up_no_create() {
         }
     }
     let load = Load::begin(plane, "idle", 4).await;
-    eventually("the load has been judged", async || (load.done() > 100).then_some(())).await;
-    let failed = load.end().await;
-    assert!(failed.is_empty(), "{failed:#?}");
+    eventually("the load has been judged", async || (load.done() > 300).then_some(())).await;
+    load.end_without_failure().await;
     let peak = gate.peak_memory();
     assert!(peak < 256, "it held {peak} MiB");
     // Those that never finished their handshake are sent away, those that say nothing may stay.

@@ -4,7 +4,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, DeleteParams, ListParams};
 
 use crate::scene::Scene;
-use crate::support::Through;
+use crate::support::{Through, eventually};
 
 /// Three namespaces alike, in which pods are isolated, names resolve and mutual TLS is demanded.
 /// What is denied in one is warned of in the next. The last one is open.
@@ -147,4 +147,43 @@ async fn a_name_yet_to_be_made_up_and_a_deletion_of_many_are_judged_too() {
     // They go one by one, and what the gate holds on to stays.
     let names: Vec<_> = policies.list(&ListParams::default()).await.unwrap().items;
     assert_eq!(names.len(), 2, "{names:?}");
+}
+
+#[tokio::test]
+async fn however_an_object_is_changed_the_change_is_judged() {
+    let scene = Scene::new("changed", Through::Service, "", &standing()).await;
+    let policy = |spec: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: default-deny, namespace: $ns-deny}}, spec: {spec}}}"
+        )
+    };
+    let opened = policy("{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{}]}");
+    let patch = r#"--patch=[{"op":"add","path":"/spec/ingress","value":[{}]}]"#;
+    for (command, input) in [
+        ("apply -f -", &opened),
+        ("apply -f - --server-side --force-conflicts", &opened),
+        ("replace -f -", &opened),
+        (&*format!("patch networkpolicy default-deny --namespace=$ns-deny --type=json {patch}"), &String::new()),
+        ("delete networkpolicy default-deny --namespace=$ns-deny", &String::new()),
+    ] {
+        Scene::denied(&scene.kubectl(command, input).await, "NP001");
+    }
+    let labelled = "annotate networkpolicy default-deny --namespace=$ns-deny owner=ada";
+    Scene::silent(&scene.kubectl(labelled, "").await);
+}
+
+#[tokio::test]
+async fn controllers_make_pods_and_namespaces_go_with_all_that_is_in_them() {
+    let scene = Scene::new("carried", Through::Service, "", &standing()).await;
+    Scene::silent(&scene.kubectl("apply -f -", &deployment("$ns-deny", "web")).await);
+    eventually("the Deployment has its pod", async || {
+        let pods = scene.kubectl("get pods --namespace=$ns-deny --selector=app=web --output=name", "").await;
+        (pods.stdout.lines().count() == 1).then_some(())
+    })
+    .await;
+    // The default-deny among them, which nobody may delete by itself.
+    let deleted = scene.kubectl("delete namespace $ns-deny", "").await;
+    assert!(deleted.succeeded, "{deleted:?}");
+    let left = scene.kubectl("get namespace $ns-deny", "").await;
+    assert!(left.stderr.contains("NotFound"), "{left:?}");
 }
