@@ -9,7 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How many lines of a log are shown.
-const TAIL: usize = 40;
+const TAIL: usize = 15;
 
 /// A running program whose output goes to a file.
 pub(crate) struct Process {
@@ -84,6 +84,9 @@ impl Drop for Process {
         // Before its id is free for another process.
         Heir::tell("ended", self.child.id());
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("{}", self.tail());
+        }
     }
 }
 
