@@ -14,6 +14,7 @@ mod meta;
 mod policy;
 mod read;
 mod service;
+mod spec;
 mod workload;
 
 use std::sync::Arc;

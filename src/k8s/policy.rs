@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::networking::v1 as netv1;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1 as metav1;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 
 use super::meta::Meta;
 use super::read::{Source, Strict};
+use super::spec::{Block, EgressRule, IngressRule, LabelSelector, Peer, PolicyPort, PolicySpec};
 use super::{Lowered, Problem, Read};
 use crate::model::{
     Direction, Directions, FieldPath, IpBlock, NetworkPolicy, Object, Operator, PeerSpec, PolicyRule, Port, PortSpec,
@@ -21,22 +21,35 @@ use crate::model::{
 use crate::netset::Protocol;
 
 #[derive(Deserialize)]
+struct WellFormed {
+    metadata: Meta,
+    spec: Option<PolicySpec>,
+}
+
+#[derive(Deserialize)]
 struct Written {
     metadata: Meta,
     spec: Option<Strict<netv1::NetworkPolicySpec>>,
 }
 
 pub(super) fn lower<'a>(source: impl Source<'a>, namespace: &str) -> Read {
-    let Written { metadata, spec } = source.read()?;
     let spec_path = FieldPath::root().field("spec");
     let mut cx = Problems::default();
+    let (metadata, spec) = if let Some(WellFormed { metadata, spec }) = source.read_well_formed() {
+        (metadata, spec)
+    } else {
+        let Written { metadata, spec } = source.read()?;
+        let spec = spec.map(|Strict { value, unknown }| {
+            for path in unknown {
+                let path = FieldPath::new(format!("spec.{path}"));
+                cx.push(path, "unknown field: the API server drops it, and a newer version may give it a meaning");
+            }
+            value.into()
+        });
+        (metadata, spec)
+    };
     // A policy without a spec is `spec: {}`: every pod, ingress, nothing admitted.
-    let Strict { value: spec, unknown } = spec.unwrap_or(Strict { value: <_>::default(), unknown: Vec::new() });
-    for path in unknown {
-        let path = FieldPath::new(format!("spec.{path}"));
-        cx.push(path, "unknown field: the API server drops it, and a newer version may give it a meaning");
-    }
-    let netv1::NetworkPolicySpec { pod_selector, policy_types, ingress, egress } = spec;
+    let PolicySpec { pod_selector, policy_types, ingress, egress } = spec.unwrap_or_default();
     let pods = pod_selector
         .map_or_else(Selector::everything, |selector| cx.selector(&selector, || spec_path.field("podSelector")));
     let (ingress, egress) = (ingress.unwrap_or_default(), egress.unwrap_or_default());
@@ -44,12 +57,12 @@ pub(super) fn lower<'a>(source: impl Source<'a>, namespace: &str) -> Read {
     let ingress = ingress
         .into_iter()
         .enumerate()
-        .map(|(rule, netv1::NetworkPolicyIngressRule { from, ports })| cx.rule(Direction::Ingress, rule, from, ports));
+        .map(|(rule, IngressRule { from, ports })| cx.rule(Direction::Ingress, rule, from, ports));
     let ingress: Vec<_> = ingress.collect();
     let egress = egress
         .into_iter()
         .enumerate()
-        .map(|(rule, netv1::NetworkPolicyEgressRule { to, ports })| cx.rule(Direction::Egress, rule, to, ports));
+        .map(|(rule, EgressRule { to, ports })| cx.rule(Direction::Egress, rule, to, ports));
     let egress: Vec<_> = egress.collect();
     let policy = NetworkPolicy {
         namespace: metadata.namespace(namespace),
@@ -66,7 +79,7 @@ pub(super) fn lower<'a>(source: impl Source<'a>, namespace: &str) -> Read {
 
 /// `policyTypes`, or what the API server fills in where there are none: Ingress always, and Egress
 /// when there are egress rules (`SetDefaults_NetworkPolicy`).
-fn isolates(written: &[String], has_egress_rules: bool, cx: &mut Problems) -> Directions {
+fn isolates(written: &[Str], has_egress_rules: bool, cx: &mut Problems) -> Directions {
     if written.is_empty() {
         return Directions { ingress: true, egress: has_egress_rules };
     }
@@ -109,8 +122,8 @@ impl Problems {
         &mut self,
         direction: Direction,
         rule: usize,
-        peers: Option<Vec<netv1::NetworkPolicyPeer>>,
-        ports: Option<Vec<netv1::NetworkPolicyPort>>,
+        peers: Option<Vec<Peer>>,
+        ports: Option<Vec<PolicyPort>>,
     ) -> PolicyRule {
         let peers = peers.filter(|peers| !peers.is_empty()).map(|peers| {
             let peers = peers.into_iter().enumerate();
@@ -125,8 +138,8 @@ impl Problems {
         PolicyRule { peers, ports }
     }
 
-    fn peer(&mut self, peer: &netv1::NetworkPolicyPeer, path: impl Fn() -> FieldPath) -> PeerSpec {
-        let netv1::NetworkPolicyPeer { ip_block, namespace_selector, pod_selector } = peer;
+    fn peer(&mut self, peer: &Peer, path: impl Fn() -> FieldPath) -> PeerSpec {
+        let Peer { ip_block, namespace_selector, pod_selector } = peer;
         match (ip_block, namespace_selector, pod_selector) {
             (Some(block), None, None) => self.block(block, || path().field("ipBlock")),
             (Some(_), _, _) => {
@@ -149,7 +162,7 @@ impl Problems {
         }
     }
 
-    fn block(&mut self, block: &netv1::IPBlock, path: impl Fn() -> FieldPath) -> PeerSpec {
+    fn block(&mut self, block: &Block, path: impl Fn() -> FieldPath) -> PeerSpec {
         let Some(cidr) = self.network(&block.cidr, || path().field("cidr")) else {
             return PeerSpec::Unreadable;
         };
@@ -177,8 +190,8 @@ impl Problems {
         Some(mapped)
     }
 
-    fn port(&mut self, port: &netv1::NetworkPolicyPort, path: impl Fn() -> FieldPath) -> PortSpec {
-        let netv1::NetworkPolicyPort { protocol, port, end_port } = port;
+    fn port(&mut self, port: &PolicyPort, path: impl Fn() -> FieldPath) -> PortSpec {
+        let PolicyPort { protocol, port, end_port } = port;
         let Some(parsed) = self::protocol(protocol.as_deref()) else {
             let written = protocol.as_deref().unwrap_or_default();
             self.push(
@@ -222,16 +235,15 @@ impl Problems {
         Port::Unreadable
     }
 
-    fn selector(&mut self, selector: &metav1::LabelSelector, path: impl Fn() -> FieldPath) -> Selector {
-        let metav1::LabelSelector { match_labels, match_expressions } = selector;
+    fn selector(&mut self, selector: &LabelSelector, path: impl Fn() -> FieldPath) -> Selector {
+        let LabelSelector { match_labels, match_expressions } = selector;
         let mut requirements = Vec::new();
         for (key, value) in match_labels.iter().flatten() {
-            requirements
-                .push(Requirement { key: key.as_str().into(), operator: Operator::In(vec![value.as_str().into()]) });
+            requirements.push(Requirement { key: key.clone(), operator: Operator::In(vec![value.clone()]) });
         }
         for (i, expression) in match_expressions.iter().flatten().enumerate() {
             let path = || path().field("matchExpressions").index(i);
-            let mut values: Vec<Str> = expression.values.iter().flatten().map(|v| v.as_str().into()).collect();
+            let mut values: Vec<Str> = expression.values.iter().flatten().cloned().collect();
             values.sort();
             values.dedup();
             let (takes_values, operator) = match expression.operator.as_str() {
@@ -250,7 +262,7 @@ impl Problems {
                 let verb = if takes_values { "needs at least one value" } else { "takes no values" };
                 self.push(path().field("values"), format!("operator `{}` {verb}", expression.operator));
             }
-            requirements.push(Requirement { key: expression.key.as_str().into(), operator });
+            requirements.push(Requirement { key: expression.key.clone(), operator });
         }
         Selector::new(requirements)
     }

@@ -16,6 +16,11 @@ use crate::model::FieldPath;
 pub(super) trait Source<'a>: Copy {
     /// The object as a `T`, or the first thing about it that is none.
     fn read<T: DeserializeOwned>(self) -> Result<T, Problem>;
+
+    /// The object as a `T` that takes nothing but what is well formed. Nothing where it is not, and
+    /// where nobody has seen to it that an object is a mapping: a derived type would also take a
+    /// list of its fields in their order.
+    fn read_well_formed<T: DeserializeOwned>(self) -> Option<T>;
 }
 
 impl<'a> Source<'a> for &'a str {
@@ -26,11 +31,19 @@ impl<'a> Source<'a> for &'a str {
             serde_path_to_error::deserialize(&mut json).map_err(|error| problem(&error))
         })
     }
+
+    fn read_well_formed<T: DeserializeOwned>(self) -> Option<T> {
+        serde_json::from_str(self).ok()
+    }
 }
 
 impl<'a> Source<'a> for &'a Value {
     fn read<T: DeserializeOwned>(self) -> Result<T, Problem> {
         T::deserialize(self).or_else(|_| serde_path_to_error::deserialize(self).map_err(|error| problem(&error)))
+    }
+
+    fn read_well_formed<T: DeserializeOwned>(self) -> Option<T> {
+        None
     }
 }
 

@@ -176,10 +176,12 @@ pub struct Addresses {
     pub operations: SocketAddr,
 }
 
-/// A runtime fit for [`Server::run`]: a worker for each core, and the one in reserve.
+/// A runtime fit for [`Server::run`]: one worker, and one in reserve for when a review lasts.
+///
+/// A worker judges tens of thousands of reviews a second, which is more than API servers send. With
+/// several, the parts of one review wander between cores, and that costs more than judging it.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    tokio::runtime::Builder::new_multi_thread().worker_threads(cores + 1).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 
 /// Serves until `shutdown` completes and every request that had begun is answered.

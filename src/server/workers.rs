@@ -3,8 +3,9 @@
 //! A review takes microseconds, and a thread of its own would cost it as many again, so reviews run
 //! on the runtime's workers. But a worker that judges attends to no deadline and no probe, and that
 //! a review ends soon is not known before it has ended. So the runtime has one worker in reserve.
-//! While reviews end quickly it is held back: a worker more than there are cores makes those that
-//! work wait for whole time slices of the operating system's. A review that lasts sets it free.
+//! While reviews end quickly it is held back: two workers on one core make each other wait for whole
+//! time slices of the operating system's, and on two cores the parts of a review wander between them,
+//! which costs more than judging it. A review that lasts sets it free.
 //!
 //! ```text
 //! a place is free   -> the review runs on a worker    it lasts -> the reserve works

@@ -35,7 +35,6 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::ByteString;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, PostParams};
 use kube::core::DynamicObject;
@@ -218,28 +217,22 @@ impl Floor {
         Ok(Self { child, folder, address: address.trim().to_owned() })
     }
 
-    /// Registers it as the gate is registered, and waits until it is asked.
+    /// Registers it by the gate's own registration, match conditions included, so that only what
+    /// answers differs; and waits until it is asked.
     async fn register(&self, plane: &ControlPlane) -> Result {
-        let authority = serde_json::to_string(&ByteString(std::fs::read(self.folder.join("ca.crt"))?))?;
+        let printed = Command::new(support::BINARY)
+            .args(["webhook", "--output", "json", "--name", "floor", "--url"])
+            .arg(format!("https://{}", self.address))
+            .arg("--ca-file")
+            .arg(self.folder.join("ca.crt"))
+            .output()?;
+        let mut webhook: Value = serde_json::from_slice(&printed.stdout)?;
+        let entry = &mut webhook["webhooks"][0];
+        entry["name"] = json!("floor.portcullis.dev");
+        entry["namespaceSelector"]["matchLabels"] = json!({ "gate": "floor" });
         plane
             .apply(&format!(
-                "{{apiVersion: v1, kind: Namespace, metadata: {{name: floor-in-force, labels: {{gate: floor}}}}}}
----
-apiVersion: admissionregistration.k8s.io/v1
-kind: ValidatingWebhookConfiguration
-metadata: {{name: floor}}
-webhooks:
-- name: floor.portcullis.dev
-  clientConfig: {{url: 'https://{}/validate', caBundle: {authority}}}
-  namespaceSelector: {{matchLabels: {{gate: floor}}}}
-  admissionReviewVersions: [v1]
-  sideEffects: None
-  failurePolicy: Fail
-  matchPolicy: Equivalent
-  timeoutSeconds: 10
-  rules:
-  - {{apiGroups: [networking.k8s.io], apiVersions: ['*'], operations: [CREATE, UPDATE, DELETE], resources: [networkpolicies], scope: Namespaced}}",
-                self.address
+                "{webhook}\n---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: floor-in-force, labels: {{gate: floor}}}}}}"
             ))
             .await;
         // The API server counts what it asks whom.
