@@ -1,6 +1,9 @@
 //! The gate on a live cluster, which it watches while it guards it.
 
 mod folder;
+mod labels;
+mod mesh;
+mod modes;
 
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::Status;
