@@ -24,17 +24,27 @@ pub(super) async fn renew(client: &Client, cluster: &Cluster, namespaces: &[Str]
 
 async fn read(client: &Client, namespace: &str) -> Result<Vec<Object>, Error> {
     let policies = Resource::of("networking.k8s.io", "NetworkPolicy");
-    // Whether Istio is installed is asked with it: its definitions may be as new as what they define.
-    let authentications = Resource::of("security.istio.io", "PeerAuthentication");
     let (mut found, policies, authentications) = try_join3(
         get_namespace(client, namespace),
-        list(client, policies, namespace),
-        list(client, authentications, namespace),
+        list(client, policies, "v1", namespace),
+        list_authentications(client, namespace),
     )
     .await?;
-    found.extend(policies);
+    found.extend(policies.into_iter().flatten());
     found.extend(authentications);
     Ok(found)
+}
+
+/// Whether Istio is installed, and in which version, is asked with it: its definitions may be as
+/// new as what they define. `v1` came with Istio 1.22, and an older one serves `v1beta1` alone.
+async fn list_authentications(client: &Client, namespace: &str) -> Result<Vec<Object>, Error> {
+    let authentications = Resource::of("security.istio.io", "PeerAuthentication");
+    for version in ["v1", "v1beta1"] {
+        if let Some(found) = list(client, authentications, version, namespace).await? {
+            return Ok(found);
+        }
+    }
+    Ok(Vec::new())
 }
 
 async fn get_namespace(client: &Client, name: &str) -> Result<Vec<Object>, Error> {
@@ -43,18 +53,24 @@ async fn get_namespace(client: &Client, name: &str) -> Result<Vec<Object>, Error
     Ok(there(client.request_text(request).await)?.iter().filter_map(|text| lower(namespaces, text)).collect())
 }
 
-async fn list(client: &Client, resource: &Resource, namespace: &str) -> Result<Vec<Object>, Error> {
+/// The objects of a namespace; nothing where this version of the resource is not served.
+async fn list(
+    client: &Client,
+    resource: &Resource,
+    version: &str,
+    namespace: &str,
+) -> Result<Option<Vec<Object>>, Error> {
     #[derive(Deserialize)]
     struct List<'a> {
         #[serde(borrow, default)]
         items: Option<Vec<&'a RawValue>>,
     }
-    let request = Request::new(resource.path_in("v1", namespace)).list(&ListParams::default());
+    let request = Request::new(resource.path_in(version, namespace)).list(&ListParams::default());
     let Some(text) = there(client.request_text(request.map_err(Error::BuildRequest)?).await)? else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let List { items } = serde_json::from_str(&text).map_err(Error::SerdeError)?;
-    Ok(items.into_iter().flatten().filter_map(|item| lower(resource, item.get())).collect())
+    Ok(Some(items.into_iter().flatten().filter_map(|item| lower(resource, item.get())).collect()))
 }
 
 /// What was asked for; nothing where it does not exist.

@@ -1,8 +1,9 @@
 //! Istio comes while the gate runs, on a control plane of its own: definitions are the cluster's.
 
+use serde_json::{Value, json};
+
 use super::create;
 use crate::support::{ControlPlane, Gate, Knows, Kubectl, Registration, Setup, Through, eventually};
-use serde_json::{Value, json};
 
 /// How readiness names what Istio brings.
 const NAME: &str = "peerauthentications.security.istio.io";
@@ -66,15 +67,42 @@ async fn istio_installed_while_the_gate_runs_is_guarded_from_then_on() {
     for words in [
         &["patch", "pa", "zeal", "--type=merge", patch][..],
         &["patch", "pa", "zeal", "--type=json", r#"--patch=[{"op":"remove","path":"/spec/mtls"}]"#],
-        // The weaker one wakes.
         &["delete", "pa", "zeal"],
-        &["delete", "pa", "--all"],
         &["label", "namespace", "shop", "istio-injection-"],
     ] {
         denied(&plane.kubectl(words.iter().chain(&["--namespace=shop"]), "").await);
     }
+    eventually("the gate says which one would wake", async || {
+        let said = plane.kubectl(["delete", "pa", "zeal", "--namespace=shop"], "").await;
+        denied(&said);
+        said.stderr.contains("`PeerAuthentication shop/ease`").then_some(())
+    })
+    .await;
     // In its shadow, the younger one is of no effect.
     let deleted = plane.kubectl(["delete", "pa", "ease", "--namespace=shop"], "").await;
     assert!(deleted.succeeded, "{deleted:?}");
     denied(&plane.kubectl(["delete", "pa", "zeal", "--namespace=shop"], "").await);
+}
+
+#[tokio::test]
+async fn istio_too_old_for_the_version_of_today_is_guarded_all_the_same() {
+    let (plane, gate) = before_istio().await;
+    plane.install_peer_authentications().await;
+    let only_beta = r#"--patch=[{"op":"replace","path":"/spec/versions/0/served","value":false}]"#;
+    let patched = plane.kubectl(["patch", "crd", NAME, "--type=json", only_beta], "").await;
+    assert!(patched.succeeded, "{patched:?}");
+    let strict = "{apiVersion: security.istio.io/v1beta1, kind: PeerAuthentication, metadata: {name: default, namespace: shop}, spec: {mtls: {mode: STRICT}}}";
+    eventually("the older version alone is served", async || {
+        let only = plane.kubectl(["get", "--raw", "/apis/security.istio.io"], "").await;
+        (only.succeeded && !only.stdout.contains("security.istio.io/v1\"")).then_some(())
+    })
+    .await;
+    plane.apply(strict).await;
+    eventually("the gate knows the object", async || {
+        (gate.metric("portcullis_objects", "PeerAuthentication").await > 0.0).then_some(())
+    })
+    .await;
+    // Denials for want of something are looked into once more, and the policy must be found then.
+    denied(&plane.kubectl(["label", "namespace", "shop", "istio-injection-"], "").await);
+    denied(&plane.kubectl(["delete", "peerauthentications.v1beta1.security.istio.io", "default", "--namespace=shop"], "").await);
 }
