@@ -2,6 +2,7 @@
 
 mod folder;
 mod labels;
+mod lifecycle;
 mod mesh;
 mod modes;
 
