@@ -10,26 +10,34 @@ use serde_json::value::RawValue;
 use super::feed::reason;
 use super::resources::Resource;
 use crate::cluster::Cluster;
-use crate::k8s::{self, TypeName};
+use crate::k8s::{self, Kind, TypeName};
 use crate::model::{Object, Str};
 
 /// Reads these namespaces anew, all at once. No resource version is given, so the API server
 /// answers with the most recent data (`resourceVersion` unset: "Most Recent").
-pub(super) async fn renew(client: &Client, cluster: &Cluster, namespaces: &[Str]) -> Result<Cluster, String> {
-    let reads = namespaces.iter().map(|namespace| read(client, namespace));
+///
+/// PeerAuthentications are left out where they are unread as it is: what rests on them is doubtful
+/// already, and what does not is not to suffer for it.
+pub(super) async fn renew(
+    client: &Client,
+    cluster: &Cluster,
+    namespaces: &[Str],
+    unread: &[Kind],
+) -> Result<Cluster, String> {
+    let has_authentications = !unread.contains(&Kind::PeerAuthentication);
+    let reads = namespaces.iter().map(|namespace| read(client, namespace, has_authentications));
     let found = try_join_all(reads).await.map_err(|error| reason(&error))?;
     let renewed = namespaces.iter().zip(found);
     Ok(renewed.fold(cluster.clone(), |cluster, (namespace, found)| cluster.with_fresh(namespace, found)))
 }
 
-async fn read(client: &Client, namespace: &str) -> Result<Vec<Object>, Error> {
+async fn read(client: &Client, namespace: &str, has_authentications: bool) -> Result<Vec<Object>, Error> {
     let policies = Resource::of("networking.k8s.io", "NetworkPolicy");
-    let (mut found, policies, authentications) = try_join3(
-        get_namespace(client, namespace),
-        list(client, policies, "v1", namespace),
-        list_authentications(client, namespace),
-    )
-    .await?;
+    let (mut found, policies, authentications) =
+        try_join3(get_namespace(client, namespace), list(client, policies, "v1", namespace), async {
+            if has_authentications { list_authentications(client, namespace).await } else { Ok(Vec::new()) }
+        })
+        .await?;
     found.extend(policies.into_iter().flatten());
     found.extend(authentications);
     Ok(found)

@@ -123,16 +123,48 @@ async fn a_deployment_gets_its_pods_with_the_gate_in_force() {
     pods(0).await;
 }
 
-#[tokio::test]
-async fn a_namespace_goes_with_everything_in_it() {
-    let scene = Scene::new("gone", Through::Url, "", STANDING).await;
-    succeeded(&scene.kubectl("create -f -", &GENERATED.replace("$where", "$ns")).await);
+/// Deletes the namespace, which holds a policy that is not to be deleted.
+async fn delete_namespace(scene: &Scene) {
     let denied = scene.kubectl("delete networkpolicy default-deny --namespace=$ns", "").await;
     Scene::denied(&denied, "NP001");
     // It waits until the namespace is gone.
     succeeded(&scene.kubectl("delete namespace $ns --timeout=50s", "").await);
-    let deleted = scene.gate.metric("portcullis_reviews_total", "operation=\"DELETE\"").await;
-    assert!(deleted > 1.0, "the controller's deletes are asked about");
+}
+
+#[tokio::test]
+async fn a_namespace_goes_with_everything_in_it() {
+    let scene = Scene::new("gone", Through::Url, "", STANDING).await;
+    succeeded(&scene.kubectl("create -f -", &GENERATED.replace("$where", "$ns")).await);
+    delete_namespace(&scene).await;
+}
+
+#[tokio::test]
+async fn a_registration_that_spares_nobody_holds_up_neither_pods_nor_a_namespace_that_goes() {
+    let scene = Scene::new("spared", Through::Url, "", STANDING).await;
+    let all = r#"[{"op":"remove","path":"/webhooks/0/matchConditions"}]"#;
+    let patch = format!("patch validatingwebhookconfiguration $ns --type=json --patch={all}");
+    succeeded(&scene.kubectl(&patch, "").await);
+    let reviews = async |labels: &str| scene.gate.metric("portcullis_reviews_total", labels).await;
+    let mut times = 0;
+    eventually("the gate is asked about what changes nothing", async || {
+        times += 1;
+        let annotate = format!("annotate networkpolicy allow-dns --namespace=$ns times={times} --overwrite");
+        succeeded(&scene.kubectl(&annotate, "").await);
+        (reviews("operation=\"UPDATE\"").await > 0.0).then_some(())
+    })
+    .await;
+
+    Scene::silent(&scene.kubectl("create -f -", &DEPLOYMENT.replace("$where", "$ns")).await);
+    eventually("the Deployment has its pod", async || {
+        let pods = scene.kubectl("get pods --namespace=$ns --selector=app=late --output=name", "").await;
+        (pods.stdout.lines().count() == 1).then_some(())
+    })
+    .await;
+    let deletions = r#"kind="NetworkPolicy",operation="DELETE""#;
+    let before = reviews(deletions).await;
+    delete_namespace(&scene).await;
+    // The one that was denied, and two by the namespace controller.
+    assert_eq!(reviews(deletions).await, before + 3.0);
 }
 
 #[tokio::test]

@@ -31,7 +31,11 @@ async fn before_istio() -> (ControlPlane, Gate) {
     Registration::new(&plane, &gate, Through::Url, "mesh").await;
     let (_, ready) = gate.get("/readyz?verbose").await.unwrap();
     assert!(ready.contains(&format!("[+]{NAME} ok: not installed\n")), "{ready}");
-    plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {gate: mesh, istio-injection: enabled}}}").await;
+    plane
+        .apply(
+            "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {gate: mesh, istio-injection: enabled}}}",
+        )
+        .await;
     (plane, gate)
 }
 
@@ -104,5 +108,9 @@ async fn istio_too_old_for_the_version_of_today_is_guarded_all_the_same() {
     .await;
     // Denials for want of something are looked into once more, and the policy must be found then.
     denied(&plane.kubectl(["label", "namespace", "shop", "istio-injection-"], "").await);
-    denied(&plane.kubectl(["delete", "peerauthentications.v1beta1.security.istio.io", "default", "--namespace=shop"], "").await);
+    denied(
+        &plane
+            .kubectl(["delete", "peerauthentications.v1beta1.security.istio.io", "default", "--namespace=shop"], "")
+            .await,
+    );
 }

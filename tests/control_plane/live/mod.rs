@@ -1,5 +1,6 @@
 //! The gate on a live cluster, which it watches while it guards it.
 
+mod access;
 mod folder;
 mod labels;
 mod lifecycle;
