@@ -85,8 +85,9 @@ impl Late {
         Self { plane, gate, client: plane.client().await, _relay: relay }
     }
 
-    async fn confirmations(&self, outcome: &str) -> f64 {
-        self.gate.metric("portcullis_review_confirmations_total", &format!("outcome=\"{outcome}\"")).await
+    async fn confirmations(&self, outcome: &str) -> usize {
+        let outcome = format!("outcome=\"{outcome}\"");
+        self.gate.metric("portcullis_review_confirmations_total", &outcome).await.to_string().parse().unwrap()
     }
 }
 
@@ -100,9 +101,9 @@ async fn a_folder_applied_in_one_go_passes_two_hundred_times_however_late_the_wa
         }
     });
     creates.buffer_unordered(4).collect::<()>().await;
-    assert!(late.confirmations("withdrawn").await >= TIMES as f64);
-    assert_eq!(late.confirmations("upheld").await, 0.0);
-    assert_eq!(late.confirmations("failed").await, 0.0);
+    assert!(late.confirmations("withdrawn").await >= TIMES);
+    assert_eq!(late.confirmations("upheld").await, 0);
+    assert_eq!(late.confirmations("failed").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -115,8 +116,8 @@ async fn a_folder_applied_with_kubectl_passes_at_the_first_try() {
         let applied = late.plane.kubectl(["apply", "-f", "-"], &written(&folder)).await;
         assert!(applied.succeeded, "{applied:?}");
     }
-    assert!(late.confirmations("withdrawn").await >= 10.0);
-    assert_eq!(late.confirmations("upheld").await, 0.0);
+    assert!(late.confirmations("withdrawn").await >= 10);
+    assert_eq!(late.confirmations("upheld").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,8 +132,8 @@ async fn a_folder_without_its_default_deny_is_denied_two_hundred_times() {
         assert!(reason(denied).contains("[NP001 "), "number {number}");
     });
     creates.buffer_unordered(4).collect::<()>().await;
-    assert!(late.confirmations("upheld").await >= TIMES as f64);
-    assert_eq!(late.confirmations("withdrawn").await, 0.0);
+    assert!(late.confirmations("upheld").await >= TIMES);
+    assert_eq!(late.confirmations("withdrawn").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,5 +146,5 @@ async fn a_folder_whose_namespace_only_warns_is_warned_about_and_passes() {
         let applied = late.plane.kubectl(["apply", "-f", "-"], &written(&folder)).await;
         assert!(applied.succeeded && applied.stderr.contains("Warning: [NP001 "), "{applied:?}");
     }
-    assert_eq!(late.confirmations("failed").await, 0.0);
+    assert_eq!(late.confirmations("failed").await, 0);
 }
