@@ -123,21 +123,6 @@ async fn a_deployment_gets_its_pods_with_the_gate_in_force() {
     pods(0).await;
 }
 
-/// Deletes the namespace, which holds a policy that is not to be deleted.
-async fn delete_namespace(scene: &Scene) {
-    let denied = scene.kubectl("delete networkpolicy default-deny --namespace=$ns", "").await;
-    Scene::denied(&denied, "NP001");
-    // It waits until the namespace is gone.
-    succeeded(&scene.kubectl("delete namespace $ns --timeout=50s", "").await);
-}
-
-#[tokio::test]
-async fn a_namespace_goes_with_everything_in_it() {
-    let scene = Scene::new("gone", Through::Url, "", STANDING).await;
-    succeeded(&scene.kubectl("create -f -", &GENERATED.replace("$where", "$ns")).await);
-    delete_namespace(&scene).await;
-}
-
 #[tokio::test]
 async fn a_registration_that_spares_nobody_holds_up_neither_pods_nor_a_namespace_that_goes() {
     let scene = Scene::new("spared", Through::Url, "", STANDING).await;
@@ -162,7 +147,10 @@ async fn a_registration_that_spares_nobody_holds_up_neither_pods_nor_a_namespace
     .await;
     let deletions = r#"kind="NetworkPolicy",operation="DELETE""#;
     let before = reviews(deletions).await;
-    delete_namespace(&scene).await;
+    let denied = scene.kubectl("delete networkpolicy default-deny --namespace=$ns", "").await;
+    Scene::denied(&denied, "NP001");
+    // It waits until the namespace is gone.
+    succeeded(&scene.kubectl("delete namespace $ns --timeout=50s", "").await);
     // The one that was denied, and two by the namespace controller.
     assert!(reviews(deletions).await > before + 2.5);
 }
