@@ -148,3 +148,15 @@ async fn a_folder_whose_namespace_only_warns_is_warned_about_and_passes() {
     }
     assert_eq!(late.confirmations("failed").await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mode_holds_from_the_moment_it_is_set() {
+    let late = Late::new("late-mode").await;
+    let ns = "late-mode-shop";
+    create(&late.client, namespace(ns, &[("gate", "late-mode")])).await.unwrap();
+    assert!(reason(create(&late.client, deployment(ns)).await).contains("[NP001 "));
+    let relaxed = [namespace(ns, &[("gate", "late-mode"), ("portcullis.dev/mode", "warn")]), deployment(ns)];
+    let applied =
+        late.plane.kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"], &written(&relaxed)).await;
+    assert!(applied.succeeded && applied.stderr.contains("which leaves `Deployment cart` open"), "{applied:?}");
+}
