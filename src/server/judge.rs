@@ -72,8 +72,10 @@ impl Judge {
         let time = review.deadline.saturating_duration_since(Instant::now()).mul_f64(TIME_TO_CONFIRM);
         let mut namespaces = first.record.to_confirm;
         namespaces.truncate(MOST_CONFIRMED);
-        let renewed = timeout(time, origin.renew(Arc::clone(&cluster), namespaces)).await;
+        // What is unread is left out of the renewal, and may have been read by the end of it.
         let mut doubts = self.doubts(&review.rules);
+        let renewed = timeout(time, origin.renew(Arc::clone(&cluster), namespaces)).await;
+        doubts.extend(self.doubts(&review.rules));
         let (cluster, is_confirmed) =
             match renewed.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned())) {
                 Ok(renewed) => (Arc::new(renewed), true),

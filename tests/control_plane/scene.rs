@@ -7,7 +7,7 @@ use crate::support::{ControlPlane, Gate, Knows, Kubectl, Registration, Setup, Th
 pub(crate) struct Scene {
     pub(crate) plane: &'static ControlPlane,
     /// Runs for as long as the scene.
-    _gate: Gate,
+    pub(crate) gate: Gate,
     name: String,
 }
 
@@ -22,7 +22,7 @@ impl Scene {
         let cluster = Knows::Live(plane.kubeconfig());
         let gate = Gate::start(Setup { cluster, config, ..Setup::default() }).await;
         Registration::new(plane, &gate, through, &name).await;
-        Self { plane, _gate: gate, name }
+        Self { plane, gate, name }
     }
 
     /// The text with the scene's name in it.

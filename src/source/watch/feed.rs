@@ -204,6 +204,12 @@ impl Feed {
 
 /// An error and what caused it, on one line.
 pub(super) fn reason(error: &Error) -> String {
+    // What the API server says is for people; the error's own text repeats all of its fields.
+    if let Error::Api(status) = error
+        && !status.message.is_empty()
+    {
+        return status.message.clone();
+    }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -21,6 +21,9 @@ struct Watch {
     state: State,
     /// When something was last heard, if ever.
     heard: Option<Instant>,
+    /// Whether it was ever known how this stands: listed, forbidden or not installed. From then on
+    /// the process has been ready without it, or with it, and does not wait for it again.
+    is_settled: bool,
 }
 
 /// How a watch is doing.
@@ -43,7 +46,7 @@ impl Health {
     pub(super) fn new(readiness: Readiness) -> Self {
         let start = |resource: &'static Resource| {
             let state = State::Listing("looking for it".to_owned());
-            Watch { resource, state, heard: None }
+            Watch { resource, state, heard: None, is_settled: false }
         };
         let health = Self { watches: Arc::new(Mutex::new(RESOURCES.iter().map(start).collect())), readiness };
         for watch in &*health.lock() {
@@ -127,14 +130,17 @@ impl Health {
             }
             (_, State::NotInstalled) => tracing::info!(resource = name, "not installed any more"),
         }
+        watch.is_settled |= !matches!(state, State::Listing(_));
         watch.state = state;
         self.publish(watch);
     }
 
     fn publish(&self, watch: &Watch) {
-        let Watch { resource, state, heard: _ } = watch;
+        let Watch { resource, state, heard: _, is_settled } = watch;
         let name = resource.full_name();
         match state {
+            // Installed while this runs. Every replica meets it at once: none would be left to answer.
+            State::Listing(why) if *is_settled => self.readiness.set_degraded(&name, why),
             State::Listing(why) => self.readiness.set_pending(&name, why),
             State::Current => self.readiness.set_open(&name, ""),
             State::Cut(why) => self.readiness.set_degraded(&name, &format!("cut off: {why}")),
@@ -182,6 +188,23 @@ mod tests {
         let described = readiness.describe();
         assert!(described.contains("[+]peerauthentications.security.istio.io ok: not installed\n"), "{described}");
         assert!(described.contains("[!]cronjobs.batch degraded: forbidden"), "{described}");
+    }
+
+    #[test]
+    fn what_is_installed_later_is_not_waited_for() {
+        let readiness = Readiness::default();
+        let health = Health::new(readiness.clone());
+        all_current(&health);
+        let late = Resource::of("security.istio.io", "PeerAuthentication");
+        health.not_installed(late);
+        health.found(late);
+        health.failed(late, "reset".to_owned());
+        assert!(readiness.is_ready());
+        assert_eq!(health.unread(), [Kind::PeerAuthentication]);
+        let described = readiness.describe();
+        assert!(described.contains("[!]peerauthentications.security.istio.io degraded: reset\n"), "{described}");
+        health.heard(late);
+        assert_eq!(health.unread(), []);
     }
 
     #[test]

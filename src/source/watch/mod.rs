@@ -150,7 +150,7 @@ impl Live {
     /// The cluster with these namespaces, their NetworkPolicies and PeerAuthentications as they are
     /// now; or why they cannot be read, for people.
     pub async fn renew(&self, cluster: &Cluster, namespaces: &[Str]) -> Result<Cluster, String> {
-        renew::renew(&self.client, cluster, namespaces).await
+        renew::renew(&self.client, cluster, namespaces, &self.health.unread()).await
     }
 }
 

@@ -10,31 +10,49 @@ use serde_json::value::RawValue;
 use super::feed::reason;
 use super::resources::Resource;
 use crate::cluster::Cluster;
-use crate::k8s::{self, TypeName};
+use crate::k8s::{self, Kind, TypeName};
 use crate::model::{Object, Str};
 
 /// Reads these namespaces anew, all at once. No resource version is given, so the API server
 /// answers with the most recent data (`resourceVersion` unset: "Most Recent").
-pub(super) async fn renew(client: &Client, cluster: &Cluster, namespaces: &[Str]) -> Result<Cluster, String> {
-    let reads = namespaces.iter().map(|namespace| read(client, namespace));
+///
+/// PeerAuthentications are left out where they are unread as it is: what rests on them is doubtful
+/// already, and what does not is not to suffer for it.
+pub(super) async fn renew(
+    client: &Client,
+    cluster: &Cluster,
+    namespaces: &[Str],
+    unread: &[Kind],
+) -> Result<Cluster, String> {
+    let has_authentications = !unread.contains(&Kind::PeerAuthentication);
+    let reads = namespaces.iter().map(|namespace| read(client, namespace, has_authentications));
     let found = try_join_all(reads).await.map_err(|error| reason(&error))?;
     let renewed = namespaces.iter().zip(found);
     Ok(renewed.fold(cluster.clone(), |cluster, (namespace, found)| cluster.with_fresh(namespace, found)))
 }
 
-async fn read(client: &Client, namespace: &str) -> Result<Vec<Object>, Error> {
+async fn read(client: &Client, namespace: &str, has_authentications: bool) -> Result<Vec<Object>, Error> {
     let policies = Resource::of("networking.k8s.io", "NetworkPolicy");
-    // Whether Istio is installed is asked with it: its definitions may be as new as what they define.
-    let authentications = Resource::of("security.istio.io", "PeerAuthentication");
-    let (mut found, policies, authentications) = try_join3(
-        get_namespace(client, namespace),
-        list(client, policies, namespace),
-        list(client, authentications, namespace),
-    )
-    .await?;
-    found.extend(policies);
+    let (mut found, policies, authentications) =
+        try_join3(get_namespace(client, namespace), list(client, policies, "v1", namespace), async {
+            if has_authentications { list_authentications(client, namespace).await } else { Ok(Vec::new()) }
+        })
+        .await?;
+    found.extend(policies.into_iter().flatten());
     found.extend(authentications);
     Ok(found)
+}
+
+/// Whether Istio is installed, and in which version, is asked with it: its definitions may be as
+/// new as what they define. `v1` came with Istio 1.22, and an older one serves `v1beta1` alone.
+async fn list_authentications(client: &Client, namespace: &str) -> Result<Vec<Object>, Error> {
+    let authentications = Resource::of("security.istio.io", "PeerAuthentication");
+    for version in ["v1", "v1beta1"] {
+        if let Some(found) = list(client, authentications, version, namespace).await? {
+            return Ok(found);
+        }
+    }
+    Ok(Vec::new())
 }
 
 async fn get_namespace(client: &Client, name: &str) -> Result<Vec<Object>, Error> {
@@ -43,18 +61,24 @@ async fn get_namespace(client: &Client, name: &str) -> Result<Vec<Object>, Error
     Ok(there(client.request_text(request).await)?.iter().filter_map(|text| lower(namespaces, text)).collect())
 }
 
-async fn list(client: &Client, resource: &Resource, namespace: &str) -> Result<Vec<Object>, Error> {
+/// The objects of a namespace; nothing where this version of the resource is not served.
+async fn list(
+    client: &Client,
+    resource: &Resource,
+    version: &str,
+    namespace: &str,
+) -> Result<Option<Vec<Object>>, Error> {
     #[derive(Deserialize)]
     struct List<'a> {
         #[serde(borrow, default)]
         items: Option<Vec<&'a RawValue>>,
     }
-    let request = Request::new(resource.path_in("v1", namespace)).list(&ListParams::default());
+    let request = Request::new(resource.path_in(version, namespace)).list(&ListParams::default());
     let Some(text) = there(client.request_text(request.map_err(Error::BuildRequest)?).await)? else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let List { items } = serde_json::from_str(&text).map_err(Error::SerdeError)?;
-    Ok(items.into_iter().flatten().filter_map(|item| lower(resource, item.get())).collect())
+    Ok(Some(items.into_iter().flatten().filter_map(|item| lower(resource, item.get())).collect()))
 }
 
 /// What was asked for; nothing where it does not exist.

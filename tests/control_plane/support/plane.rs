@@ -87,19 +87,25 @@ impl ControlPlane {
         folder.write("ca.crt", authority.pem());
         folder.write("tls.crt", certificate);
         folder.write("tls.key", key);
-        folder.write("tokens.csv", "administrator,administrator,administrator,\"system:masters\"\n");
-        let kubeconfig = serde_json::json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "tests",
-            "contexts": [{ "name": "tests", "context": { "cluster": "tests", "user": "administrator" } }],
-            "clusters": [{ "name": "tests", "cluster": {
-                "server": format!("https://{address}:{}", ports.api_server),
-                "certificate-authority": folder.join("ca.crt"),
-            } }],
-            "users": [{ "name": "administrator", "user": { "token": "administrator" } }],
-        });
-        let kubeconfig = folder.write("kubeconfig", kubeconfig.to_string());
+        folder.write(
+            "tokens.csv",
+            "administrator,administrator,administrator,\"system:masters\"\nreader,reader,reader\n",
+        );
+        let kubeconfig = |user: &str| {
+            serde_json::json!({
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "tests",
+                "contexts": [{ "name": "tests", "context": { "cluster": "tests", "user": user } }],
+                "clusters": [{ "name": "tests", "cluster": {
+                    "server": format!("https://{address}:{}", ports.api_server),
+                    "certificate-authority": folder.join("ca.crt"),
+                } }],
+                "users": [{ "name": user, "user": { "token": user } }],
+            })
+        };
+        folder.write("reader.kubeconfig", kubeconfig("reader").to_string());
+        let kubeconfig = folder.write("kubeconfig", kubeconfig("administrator").to_string());
         Self { parts: Mutex::default(), address, ports, kubeconfig, folder }
     }
 
@@ -169,6 +175,11 @@ impl ControlPlane {
     /// The file with which clients come in as an administrator.
     pub(crate) fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
+    }
+
+    /// The file with which the user `reader` comes in, who may do what a test lets it do.
+    pub(crate) fn reader_kubeconfig(&self) -> PathBuf {
+        self.folder.join("reader.kubeconfig")
     }
 
     /// Runs kubectl with this input, and gives what it said.
