@@ -8,6 +8,7 @@
 #![allow(
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stderr,
     clippy::unwrap_used,
     reason = "what the control plane's support cannot do ends the demonstration with its log"
 )]
@@ -21,6 +22,7 @@ use std::process::Command;
 use anstyle::{AnsiColor, Style};
 use anyhow::ensure;
 
+use Outcome::{Denied, Done, Warned};
 use support::{ControlPlane, Folder, Gate, Knows, Kubectl, Setup, eventually};
 
 const HEADING: Style = Style::new().bold();
@@ -57,7 +59,6 @@ enum Outcome {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut session = Session::begin().await?;
-    use Outcome::{Denied, Done, Warned};
 
     session
         .tell("A namespace must exist before its policies can: creating one warns, with a command that closes it.")?;
