@@ -43,7 +43,7 @@ pub use action::{Action, Mode, Profile, Severity};
 pub use environment::{Environment, NamespaceSettings};
 pub use finding::Finding;
 pub use judge::{ActiveRule, RuleSet};
-pub use registry::{Built, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
+pub use registry::{AnyRule, Built, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
 pub use violation::{Aspect, Subject, Violation};
 pub use watch::{Watch, Watched};
 

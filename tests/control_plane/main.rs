@@ -9,6 +9,7 @@
 )]
 
 mod continuity;
+mod faults;
 mod live;
 mod load;
 mod plane;

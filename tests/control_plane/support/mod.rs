@@ -22,9 +22,13 @@ mod relay;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
-pub(crate) use gate::{BINARY, Certificate, Gate, Knows, Registration, Setup, Through, get, own_address};
+#[allow(unused_imports, reason = "for benches and examples")]
+pub(crate) use gate::BINARY;
+pub(crate) use gate::{Certificate, Gate, Knows, Registration, Setup, Through, get, own_address};
 pub(crate) use pki::Authority;
-pub(crate) use plane::{ControlPlane, DNS, Kubectl, Part};
+#[allow(unused_imports, reason = "for benches and examples")]
+pub(crate) use plane::DNS;
+pub(crate) use plane::{ControlPlane, Kubectl, Part};
 pub(crate) use process::{Folder, Process};
 pub(crate) use relay::Relay;
 

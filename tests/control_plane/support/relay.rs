@@ -39,8 +39,7 @@ struct Way {
     is_down: AtomicBool,
     /// Whether the next watch of each resource is told that its version is too old.
     gone: Mutex<Option<BTreeSet<String>>>,
-    watches: AtomicUsize,
-    lists: AtomicUsize,
+    requests: AtomicUsize,
 }
 
 impl Relay {
@@ -52,8 +51,7 @@ impl Relay {
             cut: watch::Sender::new(0),
             is_down: AtomicBool::new(false),
             gone: Mutex::default(),
-            watches: AtomicUsize::new(0),
-            lists: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
         });
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -101,9 +99,9 @@ impl Relay {
         self.cut();
     }
 
-    /// How many watches were begun and how many lists asked for.
-    pub(crate) fn watches_and_lists(&self) -> (usize, usize) {
-        (self.way.watches.load(Ordering::SeqCst), self.way.lists.load(Ordering::SeqCst))
+    /// How many requests came this way, through or not.
+    pub(crate) fn requests(&self) -> usize {
+        self.way.requests.load(Ordering::SeqCst)
     }
 }
 
@@ -114,6 +112,7 @@ impl Drop for Relay {
 }
 
 async fn relay(State(way): State<Arc<Way>>, request: Request) -> Response {
+    way.requests.fetch_add(1, Ordering::SeqCst);
     if way.is_down.load(Ordering::SeqCst) {
         return (StatusCode::BAD_GATEWAY, "the network is away").into_response();
     }
@@ -121,7 +120,6 @@ async fn relay(State(way): State<Arc<Way>>, request: Request) -> Response {
     let query = head.uri.query().unwrap_or_default();
     let is_watch = query.split('&').any(|pair| pair == "watch=true");
     if is_watch {
-        way.watches.fetch_add(1, Ordering::SeqCst);
         let mut gone = way.gone.lock().unwrap();
         if gone.as_mut().is_some_and(|told| told.insert(head.uri.path().to_owned())) {
             let status = serde_json::json!({
@@ -130,8 +128,6 @@ async fn relay(State(way): State<Arc<Way>>, request: Request) -> Response {
             });
             return (StatusCode::GONE, axum::Json(status)).into_response();
         }
-    } else if query.contains("limit=") {
-        way.lists.fetch_add(1, Ordering::SeqCst);
     }
     let path = head.uri.path_and_query().unwrap().as_str();
     let mut passed = hyper::Request::builder().method(head.method).uri(path);
