@@ -60,29 +60,32 @@ enum Outcome {
 async fn main() -> anyhow::Result<()> {
     let mut session = Session::begin().await?;
 
-    session
-        .tell("A namespace must exist before its policies can: creating one warns, with a command that closes it.")?;
+    tell("A namespace must exist before its policies can: creating one warns, with a command that closes it.")?;
     session.run("create namespace shop", Warned).await?;
 
-    session.tell("A Deployment in it is denied. Nothing of it is stored, and the message says what is missing.")?;
+    tell("A Deployment in it is denied. Nothing of it is stored, and the message says what is missing.")?;
     session.file("cart.yaml", CART);
     session.run("apply -f cart.yaml", Denied).await?;
 
-    session.tell("The YAML at the end of the message, as it was printed, and the Deployment again.")?;
+    tell("The YAML at the end of the message, as it was printed, and the Deployment again.")?;
     session.take_fix("default-deny.yaml")?;
     session.run("apply -f default-deny.yaml", Done).await?;
     session.run("apply -f cart.yaml", Done).await?;
     session.run("--namespace shop get networkpolicies,deployments -o name", Done).await?;
 
-    session.tell("Somebody tidies up. The default-deny is all that keeps the pods from being open.")?;
+    tell("Somebody tidies up. The default-deny is all that keeps the pods from being open.")?;
     session.run("--namespace shop delete networkpolicy default-deny", Denied).await?;
 
-    session.tell("Somebody locks down. Without its one egress rule, no pod of the namespace resolves a name.")?;
+    tell("Somebody locks down. Without its one egress rule, no pod of the namespace resolves a name.")?;
     let patch = r#"--namespace shop patch networkpolicy default-deny --type=merge --patch={"spec":{"egress":[]}}"#;
     session.run(patch, Denied).await?;
 
-    session.tell("The whole namespace may go all the same: what is being deleted is not held up.")?;
+    tell("The whole namespace may go all the same: what is being deleted is not held up.")?;
     session.run("delete namespace shop", Done).await
+}
+
+fn tell(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(anstream::stdout(), "\n{HEADING}# {text}{HEADING:#}")?)
 }
 
 /// A person at a terminal.
@@ -116,10 +119,6 @@ impl Session {
         Ok(Self { plane, _gate: gate, folder, said: String::new() })
     }
 
-    fn tell(&mut self, text: &str) -> anyhow::Result<()> {
-        Ok(writeln!(anstream::stdout(), "\n{HEADING}# {text}{HEADING:#}")?)
-    }
-
     fn file(&mut self, name: &str, text: &str) {
         self.folder.write(name, text);
     }
@@ -136,7 +135,8 @@ impl Session {
     async fn run(&mut self, command: &str, expected: Outcome) -> anyhow::Result<()> {
         // As it is typed, and with the file where it is.
         let words = command.split(' ').map(|word| {
-            if word.ends_with(".yaml") { self.folder.join(word).display().to_string() } else { word.to_owned() }
+            let is_file = std::path::Path::new(word).extension().is_some_and(|extension| extension == "yaml");
+            if is_file { self.folder.join(word).display().to_string() } else { word.to_owned() }
         });
         let Kubectl { stdout, stderr, succeeded } = self.plane.kubectl(words, "").await;
         let stderr = stderr.replace(&format!("{}/", self.folder.display()), "");

@@ -242,7 +242,10 @@ impl Cluster {
                 });
             }
             Object::Workload(it) => self.change(&it.namespace.clone(), |state| state.workloads.insert(it)),
-            Object::NetworkPolicy(it) => self.change(&it.namespace.clone(), |state| state.policies.insert(it)),
+            Object::NetworkPolicy(it) => self.change(&it.namespace.clone(), |state| {
+                state.foreign.remove(&unread_key(&it.name));
+                state.policies.insert(it);
+            }),
             Object::Service(it) => {
                 let key = (it.namespace.clone(), it.name.clone());
                 if looks_like_dns(&it) {
@@ -262,7 +265,12 @@ impl Cluster {
                 self.revisions.insert(it.webhook.clone(), it);
             }
             Object::ForeignPolicy(it) => match it.namespace.clone() {
-                Some(namespace) => self.change(&namespace, |state| state.foreign.insert(it)),
+                Some(namespace) => self.change(&namespace, |state| {
+                    if it.kind == UNREAD_POLICY {
+                        state.policies.remove(&it.name);
+                    }
+                    state.foreign.insert(it);
+                }),
                 None => {
                     self.foreign.insert((it.kind.clone(), it.name.clone()), it);
                 }
@@ -278,7 +286,10 @@ impl Cluster {
                 state.labels = Labels::from([(METADATA_NAME, state.name.as_str())]);
             }),
             Object::Workload(it) => self.change(&it.namespace, |state| state.workloads.remove(&it.id)),
-            Object::NetworkPolicy(it) => self.change(&it.namespace, |state| state.policies.remove(&it.name)),
+            Object::NetworkPolicy(it) => self.change(&it.namespace, |state| {
+                state.policies.remove(&it.name);
+                state.foreign.remove(&unread_key(&it.name));
+            }),
             Object::Service(it) => {
                 self.dns_services.remove(&(it.namespace.clone(), it.name.clone()));
                 self.change(&it.namespace, |state| state.services.remove(&it.name));
@@ -293,7 +304,12 @@ impl Cluster {
                 self.revisions.remove(&it.webhook);
             }
             Object::ForeignPolicy(it) => match &it.namespace {
-                Some(namespace) => self.change(namespace, |state| state.foreign.remove(&it.key())),
+                Some(namespace) => self.change(namespace, |state| {
+                    state.foreign.remove(&it.key());
+                    if it.kind == UNREAD_POLICY {
+                        state.policies.remove(&it.name);
+                    }
+                }),
                 None => {
                     self.foreign.remove(&(it.kind.clone(), it.name.clone()));
                 }
@@ -317,6 +333,14 @@ pub const DNS_SERVICE_NAMES: [&str; 4] = ["kube-dns", "dns-default", "coredns", 
 pub const DNS_APP_LABEL: &str = "k8s-app";
 /// What it says.
 pub const DNS_APPS: [&str; 2] = ["kube-dns", "coredns"];
+
+/// The kind of a [`ForeignPolicy`] that is a NetworkPolicy nobody can read. It is the same object as
+/// when it could be read, or can be again: one takes the other's place.
+const UNREAD_POLICY: &str = "NetworkPolicy";
+
+fn unread_key(name: &Str) -> <ForeignPolicy as Keyed>::Key {
+    (UNREAD_POLICY.into(), name.clone())
+}
 
 /// Whether a Service is cluster DNS by the names and labels the distributions give it: kubeadm,
 /// EKS, AKS, GKE, k3s and kind call it `kube-dns`, OpenShift `dns-default`, the CoreDNS chart

@@ -230,11 +230,9 @@ impl Floor {
         let entry = &mut webhook["webhooks"][0];
         entry["name"] = json!("floor.portcullis.dev");
         entry["namespaceSelector"]["matchLabels"] = json!({ "gate": "floor" });
-        plane
-            .apply(&format!(
-                "{webhook}\n---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: floor-in-force, labels: {{gate: floor}}}}}}"
-            ))
-            .await;
+        // The namespace first: the floor reads nothing but policies.
+        plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: floor-in-force, labels: {gate: floor}}}").await;
+        plane.apply(&webhook.to_string()).await;
         // The API server counts what it asks whom.
         let client = plane.client().await;
         eventually("the floor is asked", async || {

@@ -15,7 +15,7 @@ use kube::{Client, Error};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::health::Health;
 use super::resources::Resource;
@@ -31,6 +31,11 @@ const WATCH_SECONDS: u32 = 120;
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 /// The longest a page of a list may take.
 const PAGE_TIME: Duration = Duration::from_mins(1);
+
+/// A watch that lasted this long went well, whatever ended it.
+const LASTING: Duration = Duration::from_secs(5);
+/// The pause where the backoff names none; it always does.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How many objects that cannot be read in full are remembered as told of.
 const MOST_TOLD: usize = 1000;
@@ -88,10 +93,23 @@ impl Feed {
                 }
             };
             loop {
-                match self.watch(&mut version, &mut backoff, &mut told).await {
-                    Ok(End::Over) => {}
-                    Ok(End::Gone) => break,
+                let begun = Instant::now();
+                let end = self.watch(&mut version, &mut told).await;
+                let has_lasted = begun.elapsed() >= LASTING;
+                if has_lasted {
+                    backoff.reset();
+                }
+                match end {
                     Ok(End::Unwanted) => return,
+                    Ok(end) => {
+                        // A server that ends each watch at once must not be asked without a pause.
+                        if !has_lasted {
+                            pause(&mut backoff).await;
+                        }
+                        if matches!(end, End::Gone) {
+                            break;
+                        }
+                    }
                     Err(error) => self.trouble(&error, &mut backoff).await,
                 }
             }
@@ -123,12 +141,7 @@ impl Feed {
         }
     }
 
-    async fn watch(
-        &self,
-        version: &mut String,
-        backoff: &mut DefaultBackoff,
-        told: &mut BTreeSet<String>,
-    ) -> Result<End, Error> {
+    async fn watch(&self, version: &mut String, told: &mut BTreeSet<String>) -> Result<End, Error> {
         let params = WatchParams { timeout: Some(WATCH_SECONDS), ..WatchParams::default() };
         let request = Request::new(&self.path).watch(&params, version).map_err(Error::BuildRequest)?;
         let events = match timeout(SILENCE, self.client.request_events::<Box<RawValue>>(request)).await {
@@ -137,12 +150,16 @@ impl Feed {
             Err(_) => return Err(Error::Service("the API server does not answer".into())),
         };
         self.health.heard(self.resource);
-        backoff.reset();
         let mut events = std::pin::pin!(events);
         loop {
             let event = match timeout(SILENCE, events.next()).await {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(Error::Api(status)))) if status.code == 410 => return Ok(End::Gone),
+                // What it said is lost, and would be said the same way again.
+                Ok(Some(Err(Error::SerdeError(error)))) => {
+                    tracing::warn!(resource = self.resource.full_name(), %error, "an event cannot be read");
+                    return Ok(End::Gone);
+                }
                 Ok(Some(Err(error))) => return Err(error),
                 Ok(None) => return Ok(End::Over),
                 Err(_) => return Err(Error::Service("nothing was heard for too long".into())),
@@ -197,9 +214,12 @@ impl Feed {
             }
             error => self.health.failed(self.resource, reason(error)),
         }
-        let wait = backoff.next().unwrap_or(Duration::from_secs(30));
-        tokio::time::sleep(wait).await;
+        pause(backoff).await;
     }
+}
+
+async fn pause(backoff: &mut DefaultBackoff) {
+    tokio::time::sleep(backoff.next().unwrap_or(LONGEST_PAUSE)).await;
 }
 
 /// An error and what caused it, on one line.

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use super::feed::Event;
 use super::resources::Resource;
 use crate::cluster::{Cluster, Index};
-use crate::model::{ForeignPolicy, Object};
+use crate::model::Object;
 
 /// Writes until every feed is gone.
 ///
@@ -20,12 +20,7 @@ pub(super) async fn write(mut events: mpsc::Receiver<Event>, cluster: watch::Sen
         for event in batch.drain(..) {
             match event {
                 Event::Listed(resource, objects) => index.replace(|object| is_of(resource, object), objects),
-                Event::Applied(object) => {
-                    if let Some(other) = as_it_may_have_been_read(&object) {
-                        index.delete(&other);
-                    }
-                    index.apply(object);
-                }
+                Event::Applied(object) => index.apply(object),
                 Event::Deleted(object) => index.delete(&object),
             }
         }
@@ -50,18 +45,5 @@ fn is_of(resource: &Resource, object: &Object) -> bool {
             "networking.k8s.io" => policy.kind == resource.kind,
             group => policy.kind.strip_suffix(group).and_then(|rest| rest.strip_suffix('.')) == Some(resource.kind),
         },
-    }
-}
-
-/// A NetworkPolicy that cannot be read stands in the index as one whose meaning is not known. What
-/// it was before it became readable, or the other way round.
-fn as_it_may_have_been_read(object: &Object) -> Option<Object> {
-    match object {
-        Object::NetworkPolicy(policy) => Some(Object::ForeignPolicy(Arc::new(ForeignPolicy {
-            kind: "NetworkPolicy".into(),
-            namespace: Some(policy.namespace.clone()),
-            name: policy.name.clone(),
-        }))),
-        _ => None,
     }
 }
