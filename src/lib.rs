@@ -7,8 +7,8 @@
 //! cannot tell.
 //!
 //! ```text
-//!  manifests ---> source ---+
-//!                           +--> k8s --> model --> cluster ---> reach, mesh ---> rules ---> findings
+//!  manifests, --> source ---+
+//!  API server               +--> k8s --> model --> cluster ---> reach, mesh ---> rules ---> findings
 //!  AdmissionReview ---------+          (lowered)   (before, after)  (what it     (what is     |
 //!                                                                   adds up to)   wrong)      v
 //!                                                                      admission: allowed, warned, denied

@@ -165,11 +165,16 @@ impl ControlPlane {
 
     /// A client that may do anything. It belongs to the runtime it was made in.
     pub(crate) async fn client(&self) -> kube::Client {
-        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
-        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let mut config = self.config().await;
         config.connect_timeout = Some(LONG);
         config.read_timeout = Some(LONG);
         kube::Client::try_from(config).unwrap()
+    }
+
+    /// What clients of an administrator are made with.
+    pub(crate) async fn config(&self) -> kube::Config {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig).unwrap();
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
     }
 
     /// The file with which clients come in as an administrator.

@@ -31,6 +31,7 @@ pub(crate) struct Relay {
 
 struct Way {
     client: kube::Client,
+    config: kube::Config,
     /// How late what happens in a watch arrives. Nothing else is late.
     delay: Mutex<Duration>,
     /// Raised to cut every watch there is.
@@ -47,6 +48,7 @@ impl Relay {
     pub(crate) async fn to(plane: &ControlPlane) -> Self {
         let way = Arc::new(Way {
             client: plane.client().await,
+            config: plane.config().await,
             delay: Mutex::default(),
             cut: watch::Sender::new(0),
             is_down: AtomicBool::new(false),
@@ -105,6 +107,12 @@ impl Relay {
     }
 }
 
+impl Way {
+    fn new_client(&self) -> kube::Client {
+        kube::Client::try_from(self.config.clone()).unwrap()
+    }
+}
+
 impl Drop for Relay {
     fn drop(&mut self) {
         self.server.abort();
@@ -138,7 +146,9 @@ async fn relay(State(way): State<Arc<Way>>, request: Request) -> Response {
         }
     }
     let body = body.collect().await.unwrap().to_bytes();
-    let answer = match way.client.send(passed.body(kube::client::Body::from(body.to_vec())).unwrap()).await {
+    // A watch has a connection of its own: it is to end with the API server it began with.
+    let client = if is_watch { way.new_client() } else { way.client.clone() };
+    let answer = match client.send(passed.body(kube::client::Body::from(body.to_vec())).unwrap()).await {
         Ok(answer) => answer,
         Err(error) => return (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
     };
