@@ -99,7 +99,7 @@ const CONFIRMATIONS: Metric = Metric {
 };
 
 const INFLIGHT: Metric = Metric {
-    name: "portcullis_inflight_reviews",
+    name: "portcullis_inflight",
     kind: Kind::Gauge,
     labels: &[],
     help: "Reviews being read or judged now.",

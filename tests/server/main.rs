@@ -395,7 +395,7 @@ async fn a_review_beyond_the_limit_is_answered_429_at_once() {
     let mut first = server.https().await;
     let first = tokio::spawn(async move { first.review("first").await });
     held.begun().await;
-    assert!(server.metrics().contains("portcullis_inflight_reviews 1"));
+    assert!(server.metrics().contains("portcullis_inflight 1"));
 
     let mut second = server.https().await;
     let refused = second.review("second").await.unwrap();
@@ -405,7 +405,7 @@ async fn a_review_beyond_the_limit_is_answered_429_at_once() {
 
     held.release();
     assert_eq!(first.await.unwrap().unwrap().status, StatusCode::OK);
-    server.until_metric("portcullis_inflight_reviews 0").await;
+    server.until_metric("portcullis_inflight 0").await;
     assert_eq!(second.review("third").await.unwrap().status, StatusCode::OK, "the connection is still good");
 }
 
@@ -486,7 +486,7 @@ async fn a_body_that_does_not_come_is_not_waited_for_beyond_the_deadline() {
     let mut answer = [0; 12];
     timeout(LONG, stream.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"HTTP/1.1 408");
-    server.until_metric("portcullis_inflight_reviews 0").await;
+    server.until_metric("portcullis_inflight 0").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -526,7 +526,7 @@ async fn the_deadline_is_answered_as_the_configuration_says() {
     assert_eq!((&late["response"]["uid"], &late["response"]["allowed"]), (&json!("late"), &json!(true)));
     assert_eq!(late["response"]["warnings"], json!(["portcullis had no time left to judge this request"]));
     server.until_metric(r#"portcullis_reviews_total{kind="other",operation="unknown",verdict="unjudged"} 1"#).await;
-    assert!(server.metrics().contains("portcullis_inflight_reviews 1"), "what runs on still takes up its place");
+    assert!(server.metrics().contains("portcullis_inflight 1"), "what runs on still takes up its place");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -576,7 +576,7 @@ async fn a_review_that_panics_is_answered_and_the_server_lives() {
     let failed = client.review("bad").await.unwrap().json();
     assert_eq!(failed["response"]["warnings"], json!(["portcullis failed while it judged this request"]));
     assert_eq!(client.review("good").await.unwrap().json()["response"]["uid"], "good");
-    server.until_metric("portcullis_inflight_reviews 0").await;
+    server.until_metric("portcullis_inflight 0").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
