@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +15,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use portcullis::cluster::Cluster;
+use portcullis::k8s::Kind;
 use portcullis::source::{self, Live};
 use portcullis::telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -32,12 +33,39 @@ struct Fake {
     events: BTreeMap<&'static str, String>,
     /// What becomes of every watch; else it goes on.
     watches: Option<(StatusCode, &'static str)>,
+    /// What is answered in place of all that: by the path with its query, and how often it, query
+    /// aside, was asked before.
+    script: Option<Script>,
     requests: AtomicUsize,
+    asked: Mutex<Vec<String>>,
+}
+
+type Script = Box<dyn Fn(&str, usize) -> Option<Response> + Send + Sync>;
+
+impl Fake {
+    fn scripted(script: impl Fn(&str, usize) -> Option<Response> + Send + Sync + 'static) -> Self {
+        Self { script: Some(Box::new(script)), ..Self::default() }
+    }
+
+    /// The queries of this path so far, in their order.
+    fn asked(&self, path: &str) -> Vec<String> {
+        let asked = self.asked.lock().unwrap();
+        asked.iter().filter_map(|it| Some(it.strip_prefix(path)?.strip_prefix('?')?.to_owned())).collect()
+    }
 }
 
 async fn answer(State(fake): State<Arc<Fake>>, request: Request) -> Response {
     fake.requests.fetch_add(1, Ordering::SeqCst);
     let path = request.uri().path();
+    if let Some(script) = &fake.script {
+        let whole = request.uri().to_string();
+        let is_same = |it: &&String| it.split('?').next() == Some(path);
+        let before = fake.asked.lock().unwrap().iter().filter(is_same).count();
+        fake.asked.lock().unwrap().push(whole.clone());
+        if let Some(response) = script(&whole, before) {
+            return response;
+        }
+    }
     if path == "/apis" {
         return axum::Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [] })).into_response();
     }
@@ -77,6 +105,144 @@ fn policy(name: &str, version: &str, spec: &Value) -> Value {
 }
 
 const POLICIES: &str = "/apis/networking.k8s.io/v1/networkpolicies";
+
+fn list(version: &str, next: &str, items: &Value) -> Response {
+    axum::Json(json!({ "metadata": { "resourceVersion": version, "continue": next }, "items": items })).into_response()
+}
+
+fn status(code: u16) -> Response {
+    let status = json!({ "kind": "Status", "status": "Failure", "message": "no", "reason": "No", "code": code });
+    (StatusCode::from_u16(code).unwrap(), axum::Json(status)).into_response()
+}
+
+fn event(kind: &str, object: &Value) -> String {
+    format!("{}\n", json!({ "type": kind, "object": object }))
+}
+
+fn has_policies(cluster: &Cluster, expected: &[&str]) -> bool {
+    let namespace = cluster.namespace("shop");
+    let found: Vec<_> = namespace.iter().flat_map(|shop| shop.policies.iter().map(|it| it.name.as_str())).collect();
+    found == expected
+}
+
+/// Waits until what a signal does not tell is so.
+async fn until(expected: impl Fn() -> bool, otherwise: impl Fn() -> String) {
+    let waited = timeout(LONG, async {
+        while !expected() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "{}", otherwise());
+}
+
+#[tokio::test]
+async fn a_watch_goes_on_from_the_last_version_it_told() {
+    let (fake, live, _) = watched(Fake::scripted(|asked, _| {
+        if !asked.starts_with(POLICIES) || !asked.contains("watch=true") {
+            return None;
+        }
+        let bookmark = |version| json!({ "kind": "X", "apiVersion": "v1", "metadata": { "resourceVersion": version } });
+        Some(match asked {
+            it if it.contains("resourceVersion=7") => event("ADDED", &policy("a", "8", &json!({}))).into_response(),
+            it if it.contains("resourceVersion=8") => event("BOOKMARK", &bookmark("9")).into_response(),
+            // One without a version, and an empty one, leave it where it was.
+            it if it.contains("resourceVersion=9") => {
+                let odd = json!({ "metadata": { "name": "b", "namespace": "shop" }, "spec": {} });
+                (event("ADDED", &odd) + &event("BOOKMARK", &bookmark(""))).into_response()
+            }
+            _ => return None,
+        })
+    }))
+    .await;
+    until(|| fake.asked(POLICIES).len() >= 5, || format!("{:?}", fake.asked(POLICIES))).await;
+    let asked = fake.asked(POLICIES);
+    let versions = asked.iter().map(|query| query.split('&').find_map(|it| it.strip_prefix("resourceVersion=")));
+    assert_eq!(versions.take(5).collect::<Vec<_>>(), [None, Some("7"), Some("8"), Some("9"), Some("9")]);
+    becomes(&live, |cluster| has_policies(cluster, &["a", "b"])).await;
+}
+
+#[tokio::test]
+async fn what_a_watch_cannot_say_is_listed() {
+    for line in ["{}\n", "{\"type\":\"BOOKMARK\",\"object\":{}}\n", "{\"type\":\"NEW\",\"object\":{}}\n", "[1]\n"] {
+        let (_fake, live, _) = watched(Fake::scripted(move |asked, before| {
+            (asked.starts_with(POLICIES)).then_some(())?;
+            Some(match asked.contains("watch=true") {
+                true if asked.contains("resourceVersion=7") => line.into_response(),
+                true => return None,
+                false if before == 0 => list("7", "", &json!([])),
+                false => list("8", "", &json!([policy("late", "8", &json!({}))])),
+            })
+        }))
+        .await;
+        becomes(&live, |cluster| has_policies(cluster, &["late"])).await;
+    }
+}
+
+#[tokio::test]
+async fn a_list_without_a_version_is_listed_again_after_its_watch() {
+    let (_fake, live, _) = watched(Fake::scripted(|asked, before| {
+        (asked.starts_with(POLICIES)).then_some(())?;
+        Some(match (asked.contains("watch=true"), before) {
+            (true, _) => "".into_response(),
+            (false, 0) => list("", "", &json!([policy("gone", "1", &json!({}))])),
+            (false, _) => list("", "", &json!([policy("new", "2", &json!({}))])),
+        })
+    }))
+    .await;
+    becomes(&live, |cluster| has_policies(cluster, &["new"])).await;
+}
+
+#[tokio::test]
+async fn a_list_without_an_end_fails_with_patience() {
+    let (fake, live, telemetry) = watched(Fake::scripted(|asked, _| {
+        (asked.starts_with(POLICIES)).then(|| list("7", "on", &json!([policy("a", "1", &json!({}))])))
+    }))
+    .await;
+    let described = || telemetry.readiness.describe();
+    until(|| described().contains("the list does not end"), described).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let asked = fake.asked(POLICIES).len();
+    assert!((2..20).contains(&asked), "{asked} pages");
+    assert!(!telemetry.readiness.is_ready() && live.cluster().borrow().namespace("shop").is_none());
+}
+
+#[tokio::test]
+async fn a_list_outdated_while_it_is_read_is_read_in_one_piece() {
+    let (fake, live, _) = watched(Fake::scripted(|asked, _| {
+        (asked.starts_with(POLICIES) && !asked.contains("watch=true")).then_some(())?;
+        Some(match asked {
+            it if it.contains("continue=") => status(410),
+            it if it.contains("limit=") => list("7", "more", &json!([policy("gone", "1", &json!({}))])),
+            _ => list("8", "", &json!([policy("a", "1", &json!({})), policy("b", "2", &json!({}))])),
+        })
+    }))
+    .await;
+    becomes(&live, |cluster| has_policies(cluster, &["a", "b"])).await;
+    let watched = |query: &String| query.contains("resourceVersion=8");
+    until(|| fake.asked(POLICIES).iter().any(watched), || format!("{:?}", fake.asked(POLICIES))).await;
+}
+
+#[tokio::test]
+async fn what_is_forbidden_is_read_once_it_is_granted() {
+    let is_granted = Arc::new(AtomicBool::new(false));
+    let granted = Arc::clone(&is_granted);
+    let (_fake, live, telemetry) = watched(Fake::scripted(move |asked, _| {
+        (asked.starts_with(POLICIES) && !asked.contains("watch=true")).then_some(())?;
+        Some(match granted.load(Ordering::SeqCst) {
+            true => list("7", "", &json!([policy("a", "1", &json!({}))])),
+            false => status(403),
+        })
+    }))
+    .await;
+    let described = || telemetry.readiness.describe();
+    until(|| telemetry.readiness.is_ready(), described).await;
+    assert!(described().contains("[!]networkpolicies.networking.k8s.io degraded: forbidden"), "{}", described());
+    assert_eq!(live.unread(), [Kind::NetworkPolicy]);
+    is_granted.store(true, Ordering::SeqCst);
+    becomes(&live, |cluster| has_policies(cluster, &["a"])).await;
+    until(|| live.unread().is_empty(), described).await;
+    assert!(described().contains("[+]networkpolicies.networking.k8s.io ok"), "{}", described());
+}
 
 #[tokio::test]
 async fn a_server_whose_watches_fail_is_asked_with_patience() {

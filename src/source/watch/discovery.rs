@@ -45,8 +45,14 @@ impl Discovery {
                 Ok(served) => {
                     last_failure.clear();
                     for resource in RESOURCES.iter().filter(|resource| !resource.is_builtin) {
-                        let version = served.get(&resource.full_name()).map(String::as_str);
-                        self.follow(resource, version, &mut running).await;
+                        let name = resource.full_name();
+                        let version = served.versions.get(&name).map(String::as_str);
+                        match served.doubtful.get(resource.group).filter(|_| version.is_none()) {
+                            None => self.follow(resource, version, &mut running).await,
+                            // What is watched goes on to be, and nothing of it is forgotten.
+                            Some(_) if running.contains_key(&name) => {}
+                            Some(why) => self.health.failed(resource, why.clone()),
+                        }
                     }
                 }
                 Err(error) => {
@@ -74,17 +80,24 @@ impl Discovery {
             (None, None) => return self.health.not_installed(resource),
             _ => {}
         }
-        if let Some(feed) = running.remove(&name) {
+        let former = running.remove(&name);
+        let is_new = former.is_none();
+        if let Some(feed) = former {
             feed.task.abort();
+            // Only when it has ended can it bring nothing any more.
+            let _ = feed.task.await;
+        }
+        let Some(version) = version else {
             // What the writer has of it is gone with it. The channel closes only at the very end.
             let _ = self.events.send(Event::Listed(resource, Vec::new())).await;
-            self.health.not_installed(resource);
-        }
-        if let Some(version) = version {
-            tracing::info!(resource = name, version, "installed");
+            return self.health.not_installed(resource);
+        };
+        tracing::info!(resource = name, version, "installed");
+        // In another version they are the same objects: what is known stands until it is listed.
+        if is_new {
             self.health.found(resource);
-            running.insert(name, Running { version: version.to_owned(), task: self.start(resource, version) });
         }
+        running.insert(name, Running { version: version.to_owned(), task: self.start(resource, version) });
     }
 
     fn start(&self, resource: &'static Resource, version: &str) -> JoinHandle<()> {
@@ -98,31 +111,45 @@ impl Discovery {
         tokio::spawn(feed.run())
     }
 
-    /// The optional resources that are served, by full name, each with its preferred version.
-    async fn served(&self) -> Result<BTreeMap<String, String>, Error> {
+    /// What is served of the optional resources.
+    async fn served(&self) -> Result<Served, Error> {
         let late = |_| Error::Service("discovery did not answer in time".into());
         let groups = timeout(TIME, self.client.list_api_groups()).await.map_err(late)??;
-        let mut served = BTreeMap::new();
+        let mut served = Served::default();
         for group in groups.groups {
             let is_of_interest = |resource: &Resource| !resource.is_builtin && resource.group == group.name;
             if !RESOURCES.iter().any(is_of_interest) {
                 continue;
             }
-            let preferred = group.preferred_version.or_else(|| group.versions.first().cloned());
-            let Some(preferred) = preferred else { continue };
-            let listed = timeout(TIME, self.client.list_api_group_resources(&preferred.group_version)).await;
-            let listed = match listed.map_err(late)? {
-                Ok(listed) => listed,
-                // An aggregated API whose server is away: the others are none the worse.
-                Err(error) => {
-                    tracing::debug!(group = group.name, error = reason(&error), "cannot discover a group");
-                    continue;
+            // Not everything in a group is served in the version it prefers.
+            let preferred = group.preferred_version;
+            let others = group.versions.into_iter().filter(|version| Some(version) != preferred.as_ref());
+            for version in preferred.iter().cloned().chain(others) {
+                let listed = timeout(TIME, self.client.list_api_group_resources(&version.group_version)).await;
+                match listed.map_err(late).flatten() {
+                    Ok(listed) => {
+                        for resource in listed.resources {
+                            let name = format!("{}.{}", resource.name, group.name);
+                            served.versions.entry(name).or_insert_with(|| version.version.clone());
+                        }
+                    }
+                    // The other groups are none the worse.
+                    Err(error) => {
+                        served.doubtful.insert(group.name.clone(), reason(&error));
+                        break;
+                    }
                 }
-            };
-            for resource in listed.resources {
-                served.insert(format!("{}.{}", resource.name, group.name), preferred.version.clone());
             }
         }
         Ok(served)
     }
+}
+
+/// What discovery found.
+#[derive(Default)]
+struct Served {
+    /// By full name, the version to ask for: the preferred one where it is served in that.
+    versions: BTreeMap<String, String>,
+    /// The groups of which not all could be found out, and why.
+    doubtful: BTreeMap<String, String>,
 }

@@ -23,6 +23,8 @@ use crate::model::Object;
 
 /// How many objects are asked for at a time: what of a list is in memory unread.
 const PAGE: u32 = 500;
+/// More pages than any cluster fills: a list that goes on beyond them has no end.
+const MOST_PAGES: usize = 4000;
 
 /// After how long the API server ends a watch, in seconds. It sends a bookmark at the end and about
 /// every minute, so a connection that is silent for longer is dead.
@@ -79,7 +81,7 @@ struct Page<'a> {
 }
 
 impl Feed {
-    /// Runs until nobody takes what it brings, or the resource is not there.
+    /// Runs until nobody takes what it brings.
     pub(super) async fn run(self) {
         let mut backoff = patience();
         let mut told = BTreeSet::new();
@@ -102,11 +104,14 @@ impl Feed {
                 match end {
                     Ok(End::Unwanted) => return,
                     Ok(end) => {
-                        // A server that ends each watch at once must not be asked without a pause.
+                        // A server that ends each watch at once must not be asked without a pause,
+                        // and in the pause nothing is heard.
                         if !has_lasted {
+                            self.health.failed(self.resource, "the watch ended at once".to_owned());
                             pause(&mut backoff).await;
                         }
-                        if matches!(end, End::Gone) {
+                        // From no version a watch tells what there is, and not what is gone.
+                        if matches!(end, End::Gone) || version.is_empty() {
                             break;
                         }
                     }
@@ -120,15 +125,22 @@ impl Feed {
     async fn list(&self, told: &mut BTreeSet<String>) -> Result<Option<String>, Error> {
         let request = Request::new(&self.path);
         let mut objects = Vec::new();
-        let mut next = None;
-        loop {
-            let params = ListParams { limit: Some(PAGE), continue_token: next, ..ListParams::default() };
+        let mut params = ListParams { limit: Some(PAGE), ..ListParams::default() };
+        for _ in 0..MOST_PAGES {
             let request = request.list(&params).map_err(Error::BuildRequest)?;
             let text = timeout(PAGE_TIME, self.client.request_text(request)).await;
-            let text = text.map_err(|_| Error::Service("the list did not come in time".into()))??;
+            let text = match text.map_err(|_| Error::Service("the list did not come in time".into()))? {
+                // Its pages are outdated faster than they are read: once more, in one piece.
+                Err(Error::Api(status)) if status.code == 410 && params.continue_token.is_some() => {
+                    objects.clear();
+                    params = ListParams::default();
+                    continue;
+                }
+                text => text?,
+            };
             let page: Page<'_> = serde_json::from_str(&text).map_err(Error::SerdeError)?;
             objects.extend(page.items.into_iter().flatten().filter_map(|item| self.lower(item, told)));
-            next = page.metadata.continue_.filter(|token| !token.is_empty());
+            let next = page.metadata.continue_.filter(|token| !token.is_empty());
             if next.is_none() {
                 let version = page.metadata.resource_version.unwrap_or_default();
                 if self.events.send(Event::Listed(self.resource, objects)).await.is_err() {
@@ -138,14 +150,20 @@ impl Feed {
                 self.health.heard(self.resource);
                 return Ok(Some(version));
             }
+            if next == params.continue_token {
+                break;
+            }
+            params.continue_token = next;
         }
+        Err(Error::Service("the list does not end".into()))
     }
 
     async fn watch(&self, version: &mut String, told: &mut BTreeSet<String>) -> Result<End, Error> {
         let params = WatchParams { timeout: Some(WATCH_SECONDS), ..WatchParams::default() };
         let request = Request::new(&self.path).watch(&params, version).map_err(Error::BuildRequest)?;
         let events = match timeout(SILENCE, self.client.request_events::<Box<RawValue>>(request)).await {
-            Ok(Err(Error::Api(status))) if status.code == 410 => return Ok(End::Gone),
+            // 400: this version is none to the server.
+            Ok(Err(Error::Api(status))) if matches!(status.code, 400 | 410) => return Ok(End::Gone),
             Ok(events) => events?,
             Err(_) => return Err(Error::Service("the API server does not answer".into())),
         };
@@ -154,12 +172,9 @@ impl Feed {
         loop {
             let event = match timeout(SILENCE, events.next()).await {
                 Ok(Some(Ok(event))) => event,
-                Ok(Some(Err(Error::Api(status)))) if status.code == 410 => return Ok(End::Gone),
-                // What it said is lost, and would be said the same way again.
-                Ok(Some(Err(Error::SerdeError(error)))) => {
-                    tracing::warn!(resource = self.resource.full_name(), %error, "an event cannot be read");
-                    return Ok(End::Gone);
-                }
+                // What it said is lost, and would be said the same way again. The client takes any
+                // JSON object that is no event for a status.
+                Ok(Some(Err(error @ (Error::SerdeError(_) | Error::Api(_))))) => return Ok(self.unheard(&error)),
                 Ok(Some(Err(error))) => return Err(error),
                 Ok(None) => return Ok(End::Over),
                 Err(_) => return Err(Error::Service("nothing was heard for too long".into())),
@@ -169,21 +184,33 @@ impl Feed {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
                 WatchEvent::Deleted(object) => (object, true),
                 WatchEvent::Bookmark(bookmark) => {
-                    *version = bookmark.metadata.resource_version;
+                    let seen = bookmark.metadata.resource_version;
+                    if !seen.is_empty() {
+                        *version = seen;
+                    }
                     continue;
                 }
-                WatchEvent::Error(status) if status.code == 410 => return Ok(End::Gone),
-                WatchEvent::Error(status) => return Err(Error::Api(status)),
+                WatchEvent::Error(status) => return Ok(self.unheard(&Error::Api(status))),
             };
-            // Without its version there is no going on from here after a cut.
-            let Some(seen) = version_of(&object) else { return Ok(End::Gone) };
-            *version = seen;
+            // One without a version is told again after a cut, which changes nothing.
+            if let Some(seen) = version_of(&object) {
+                *version = seen;
+            }
             let Some(object) = self.lower(&object, told) else { continue };
             let event = if is_deleted { Event::Deleted(object) } else { Event::Applied(object) };
             if self.events.send(event).await.is_err() {
                 return Ok(End::Unwanted);
             }
         }
+    }
+
+    /// A watch said something else than an event. Going on from the same version could bring the
+    /// same again for ever, and a list does not.
+    fn unheard(&self, error: &Error) -> End {
+        if !matches!(error, Error::Api(status) if status.code == 410) {
+            tracing::warn!(resource = self.resource.full_name(), error = reason(error), "an event cannot be read");
+        }
+        End::Gone
     }
 
     /// The object as far as it can be read. What cannot be is told of once, and holds nothing up.
