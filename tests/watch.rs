@@ -322,6 +322,99 @@ async fn a_policy_that_can_be_read_no_more_is_still_one_object() {
     assert_eq!((read, unread), (vec!["the-end", "was-mended"], vec!["went-bad"]));
 }
 
+/// How discovery answers, step by step.
+const INSTALLED: usize = 0;
+const GROUP_AWAY: usize = 1;
+const NEWER: usize = 2;
+const ALL_AWAY: usize = 3;
+const REMOVED: usize = 4;
+
+const GROUP: &str = "/apis/security.istio.io";
+
+fn discovered(step: usize, path: &str) -> Option<Response> {
+    let version = |name| json!({ "groupVersion": format!("security.istio.io/{name}"), "version": name });
+    let resources = |names: &[&str]| {
+        let resource =
+            |name: &&str| json!({ "name": name, "singularName": "", "namespaced": true, "kind": "", "verbs": [] });
+        let resources: Vec<_> = names.iter().map(resource).collect();
+        axum::Json(json!({ "kind": "APIResourceList", "groupVersion": "v", "resources": resources })).into_response()
+    };
+    Some(match (step, path) {
+        (ALL_AWAY, "/apis") => status(503),
+        (REMOVED, _) => return None,
+        (_, "/apis") => {
+            let group = json!({
+                "name": "security.istio.io",
+                "versions": [version("v1"), version("v1beta1")],
+                "preferredVersion": version("v1"),
+            });
+            axum::Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [group] })).into_response()
+        }
+        (GROUP_AWAY, "/apis/security.istio.io/v1") => status(503),
+        // Not in the version the group prefers, at first.
+        (INSTALLED, "/apis/security.istio.io/v1") => resources(&["requestauthentications"]),
+        (_, "/apis/security.istio.io/v1" | "/apis/security.istio.io/v1beta1") => resources(&["peerauthentications"]),
+        _ => return None,
+    })
+}
+
+#[tokio::test]
+async fn what_is_installed_comes_and_goes_whole_and_outlives_a_discovery_that_fails() {
+    let step = Arc::new(AtomicUsize::new(INSTALLED));
+    let at = Arc::clone(&step);
+    let (fake, live, telemetry) = watched(Fake::scripted(move |asked, _| {
+        let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
+        let is_list = !query.contains("watch=true");
+        let named = |name: &str| json!({ "metadata": { "name": name, "namespace": "shop" }, "spec": {} });
+        match path.strip_prefix(GROUP) {
+            Some("/v1beta1/peerauthentications") if is_list => Some(list("7", "", &json!([named("older")]))),
+            Some("/v1/peerauthentications") if is_list => Some(list("7", "", &json!([named("newer")]))),
+            _ => discovered(at.load(Ordering::SeqCst), path),
+        }
+    }))
+    .await;
+    let known = |cluster: &Cluster| -> Vec<String> {
+        let namespace = cluster.namespace("shop");
+        namespace.iter().flat_map(|shop| shop.peer_authentications.iter().map(|it| it.name.to_string())).collect()
+    };
+    let described = || telemetry.readiness.describe();
+    // Everything that was ever known, so that nothing which passes by is missed.
+    let (mut cluster, seen) = (live.cluster(), Arc::new(Mutex::new(Vec::<Vec<String>>::new())));
+    let history = Arc::clone(&seen);
+    tokio::spawn(async move {
+        while cluster.changed().await.is_ok() {
+            let now = known(&cluster.borrow_and_update());
+            let mut history = history.lock().unwrap();
+            if history.last() != Some(&now) {
+                history.push(now);
+            }
+        }
+    });
+    let rounds = |path: &'static str| fake.asked.lock().unwrap().iter().filter(|it| it.as_str() == path).count();
+
+    becomes(&live, |cluster| known(cluster) == ["older"]).await;
+    step.store(GROUP_AWAY, Ordering::SeqCst);
+    let before = rounds("/apis");
+    until(|| rounds("/apis") >= before + 2, described).await;
+    assert_eq!(known(&live.cluster().borrow()), ["older"]);
+    step.store(NEWER, Ordering::SeqCst);
+    becomes(&live, |cluster| known(cluster) == ["newer"]).await;
+    step.store(ALL_AWAY, Ordering::SeqCst);
+    let before = rounds("/apis");
+    until(|| rounds("/apis") >= before + 2, described).await;
+    assert!(telemetry.readiness.is_ready() && live.unread().is_empty(), "{}", described());
+    step.store(REMOVED, Ordering::SeqCst);
+    becomes(&live, |cluster| known(cluster).is_empty()).await;
+    until(|| seen.lock().unwrap().last().is_some_and(Vec::is_empty), described).await;
+    until(|| described().contains("peerauthentications.security.istio.io ok: not installed"), described).await;
+    let mut seen = seen.lock().unwrap().clone();
+    // It starts from nothing, where that was noticed.
+    if seen.first().is_some_and(Vec::is_empty) {
+        seen.remove(0);
+    }
+    assert_eq!(seen, [vec!["older"], vec!["newer"], vec![]]);
+}
+
 #[tokio::test]
 async fn a_kubeconfig_that_is_not_there_is_an_error_that_names_it() {
     let error = source::configuration(Some("no/such/kubeconfig".as_ref()), None).await.unwrap_err();
