@@ -228,10 +228,8 @@ async fn what_is_forbidden_is_read_once_it_is_granted() {
     let granted = Arc::clone(&is_granted);
     let (_fake, live, telemetry) = watched(Fake::scripted(move |asked, _| {
         (asked.starts_with(POLICIES) && !asked.contains("watch=true")).then_some(())?;
-        Some(match granted.load(Ordering::SeqCst) {
-            true => list("7", "", &json!([policy("a", "1", &json!({}))])),
-            false => status(403),
-        })
+        let is_granted = granted.load(Ordering::SeqCst);
+        Some(if is_granted { list("7", "", &json!([policy("a", "1", &json!({}))])) } else { status(403) })
     }))
     .await;
     let described = || telemetry.readiness.describe();
@@ -340,7 +338,7 @@ fn discovered(step: usize, path: &str) -> Option<Response> {
         axum::Json(json!({ "kind": "APIResourceList", "groupVersion": "v", "resources": resources })).into_response()
     };
     Some(match (step, path) {
-        (ALL_AWAY, "/apis") => status(503),
+        (ALL_AWAY, "/apis") | (GROUP_AWAY, "/apis/security.istio.io/v1") => status(503),
         (REMOVED, _) => return None,
         (_, "/apis") => {
             let group = json!({
@@ -350,7 +348,6 @@ fn discovered(step: usize, path: &str) -> Option<Response> {
             });
             axum::Json(json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": [group] })).into_response()
         }
-        (GROUP_AWAY, "/apis/security.istio.io/v1") => status(503),
         // Not in the version the group prefers, at first.
         (INSTALLED, "/apis/security.istio.io/v1") => resources(&["requestauthentications"]),
         (_, "/apis/security.istio.io/v1" | "/apis/security.istio.io/v1beta1") => resources(&["peerauthentications"]),

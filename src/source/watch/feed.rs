@@ -208,7 +208,7 @@ impl Feed {
     /// same again for ever, and a list does not.
     fn unheard(&self, error: &Error) -> End {
         if !matches!(error, Error::Api(status) if status.code == 410) {
-            tracing::warn!(resource = self.resource.full_name(), error = reason(error), "an event cannot be read");
+            tracing::warn!(resource = self.resource.full_name(), error = reason(error), "the watch broke off");
         }
         End::Gone
     }
