@@ -98,12 +98,8 @@ const CONFIRMATIONS: Metric = Metric {
     help: "Denials for want of something that were judged again by a fresh read, by what came of them.",
 };
 
-const INFLIGHT: Metric = Metric {
-    name: "portcullis_inflight",
-    kind: Kind::Gauge,
-    labels: &[],
-    help: "Reviews being read or judged now.",
-};
+const INFLIGHT: Metric =
+    Metric { name: "portcullis_inflight", kind: Kind::Gauge, labels: &[], help: "Reviews being read or judged now." };
 
 const REJECTED: Metric = Metric {
     name: "portcullis_rejected_total",

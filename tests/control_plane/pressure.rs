@@ -80,8 +80,7 @@ async fn a_create_that_meets_a_full_gate_is_turned_away_early_enough_to_come_aga
         connection.write_all(start.as_bytes()).await.unwrap();
         held.push(connection);
     }
-    eventually("both have begun", async || (gate.metric("portcullis_inflight", "").await >= 2.0).then_some(()))
-        .await;
+    eventually("both have begun", async || (gate.metric("portcullis_inflight", "").await >= 2.0).then_some(())).await;
 
     let asked = Instant::now();
     let waiting = tokio::spawn(async move { creates.create(1).await });
