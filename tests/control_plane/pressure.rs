@@ -162,7 +162,7 @@ async fn a_thousand_connections_that_do_nothing_hold_up_no_create() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_review_leaves_the_gate_as_it_was() {
     let plane = ControlPlane::shared().await;
-    let mut gate = gate(plane, Through::Url, "noise", &[]).await;
+    let mut gate = gate(plane, Through::Url, "noise", &["--log-level", "info,portcullis::server=debug"]).await;
     let request = |body: &str| {
         format!(
             "POST /validate HTTP/1.1\r\nHost: gate\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
@@ -196,7 +196,12 @@ async fn what_is_no_review_leaves_the_gate_as_it_was() {
         // An alert, and nothing served.
         assert_eq!(answer.first(), Some(&0x15), "{answer:?}");
     }
+    // The body too large and the two handshakes, which are told of to whoever asks for it.
     assert!(gate.metric("portcullis_rejected_total", "").await >= 3.0);
+    let refused = gate.logged("handshake failed");
+    let reasons: Vec<_> = refused.iter().map(|line| line["error"].as_str().unwrap()).collect();
+    assert_eq!(reasons.len(), 2, "{refused:#?}");
+    assert!(reasons.iter().all(|reason| !reason.is_empty()), "{reasons:?}");
 
     gate.assert_running();
     Creates::new(plane, "noise").await.create(1).await.unwrap();

@@ -100,6 +100,15 @@ async fn every_rule_answers(through: Through) {
         assert_eq!(done.stderr, dry.stderr);
         Scene::silent(&scene.kubectl("apply -f -", &at(right, "$ns-deny")).await);
     }
+    let spoken = match through {
+        Through::Url => "HTTP/2.0",
+        Through::Service => "HTTP/1.1",
+    };
+    let denied = scene.gate.logged("review denied");
+    let objects: Vec<_> = denied.iter().map(|line| line["span"]["object"].as_str().unwrap()).collect();
+    assert_eq!(objects, ["open", "allow-dns", "out", "default"]);
+    let otherwise: Vec<_> = denied.iter().filter(|line| line["span"]["http"] != spoken).collect();
+    assert!(otherwise.is_empty(), "not all of it was {spoken}: {otherwise:#?}");
 }
 
 #[tokio::test]
