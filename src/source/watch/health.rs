@@ -41,6 +41,20 @@ pub(super) enum State {
     NotInstalled,
 }
 
+impl Watch {
+    /// Whether it is of what makes pods, and not of pods.
+    fn is_of_templates(&self) -> bool {
+        self.resource.known_as() == Kind::Workload && self.resource.kind != "Pod"
+    }
+
+    /// Whether a denial can be wrong for want of its latest news. What makes pods only adds to what is
+    /// protected, and a policy of another system only ever turns denials into warnings; whoever broke
+    /// one of their definitions would otherwise open the gate.
+    fn may_deny(&self) -> bool {
+        !self.is_of_templates() && self.resource.known_as() != Kind::ForeignPolicy
+    }
+}
+
 impl Health {
     /// Nothing is known yet, and the process is not ready.
     pub(super) fn new(readiness: Readiness) -> Self {
@@ -96,7 +110,7 @@ impl Health {
     /// watches that are cut off was last heard.
     pub(super) fn age(&self) -> Duration {
         let watches = self.lock();
-        let cut = watches.iter().filter(|watch| matches!(watch.state, State::Cut(_)));
+        let cut = watches.iter().filter(|watch| matches!(watch.state, State::Cut(_)) && watch.may_deny());
         cut.filter_map(|watch| watch.heard).map(|heard| heard.elapsed()).max().unwrap_or_default()
     }
 
@@ -105,7 +119,7 @@ impl Health {
         let watches = self.lock();
         let unread = watches.iter().filter(|watch| matches!(watch.state, State::Listing(_) | State::Forbidden));
         // What makes pods only adds to what is protected; not to know of it denies nothing.
-        let unread = unread.filter(|it| it.resource.known_as() != Kind::Workload || it.resource.kind == "Pod");
+        let unread = unread.filter(|watch| !watch.is_of_templates());
         unread.map(|watch| watch.resource.known_as()).collect()
     }
 
@@ -217,6 +231,15 @@ mod tests {
         assert!(health.age() > Duration::ZERO && readiness.is_ready());
         assert_eq!(health.unread(), []);
         health.heard(pods());
+        assert_eq!(health.age(), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_denies_nothing_does_not_age_the_view() {
+        let health = Health::new(Readiness::default());
+        all_current(&health);
+        health.failed(Resource::of("cilium.io", "CiliumNetworkPolicy"), "conversion failed".to_owned());
+        health.failed(Resource::of("batch", "Job"), "reset".to_owned());
         assert_eq!(health.age(), Duration::ZERO);
     }
 
