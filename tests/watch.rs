@@ -325,7 +325,9 @@ const INSTALLED: usize = 0;
 const GROUP_AWAY: usize = 1;
 const NEWER: usize = 2;
 const ALL_AWAY: usize = 3;
-const REMOVED: usize = 4;
+/// As an API server does for a moment after its start.
+const LEFT_OUT: usize = 4;
+const REMOVED: usize = 5;
 
 const GROUP: &str = "/apis/security.istio.io";
 
@@ -339,7 +341,8 @@ fn discovered(step: usize, path: &str) -> Option<Response> {
     };
     Some(match (step, path) {
         (ALL_AWAY, "/apis") | (GROUP_AWAY, "/apis/security.istio.io/v1") => status(503),
-        (REMOVED, _) => return None,
+        (REMOVED, path) if path.starts_with(GROUP) => status(404),
+        (LEFT_OUT | REMOVED, _) => return None,
         (_, "/apis") => {
             let group = json!({
                 "name": "security.istio.io",
@@ -365,7 +368,9 @@ async fn what_is_installed_comes_and_goes_whole_and_outlives_a_discovery_that_fa
         let named = |name: &str| json!({ "metadata": { "name": name, "namespace": "shop" }, "spec": {} });
         match path.strip_prefix(GROUP) {
             Some("/v1beta1/peerauthentications") if is_list => Some(list("7", "", &json!([named("older")]))),
-            Some("/v1/peerauthentications") if is_list => Some(list("7", "", &json!([named("newer")]))),
+            Some("/v1/peerauthentications") if is_list && at.load(Ordering::SeqCst) != REMOVED => {
+                Some(list("7", "", &json!([named("newer")])))
+            }
             _ => discovered(at.load(Ordering::SeqCst), path),
         }
     }))
@@ -400,6 +405,10 @@ async fn what_is_installed_comes_and_goes_whole_and_outlives_a_discovery_that_fa
     let before = rounds("/apis");
     until(|| rounds("/apis") >= before + 2, described).await;
     assert!(telemetry.readiness.is_ready() && live.unread().is_empty(), "{}", described());
+    step.store(LEFT_OUT, Ordering::SeqCst);
+    let before = rounds("/apis");
+    until(|| rounds("/apis") >= before + 2, described).await;
+    assert!(live.unread().is_empty() && known(&live.cluster().borrow()) == ["newer"], "{}", described());
     step.store(REMOVED, Ordering::SeqCst);
     becomes(&live, |cluster| known(cluster).is_empty()).await;
     until(|| seen.lock().unwrap().last().is_some_and(Vec::is_empty), described).await;
@@ -410,6 +419,80 @@ async fn what_is_installed_comes_and_goes_whole_and_outlives_a_discovery_that_fa
         seen.remove(0);
     }
     assert_eq!(seen, [vec!["older"], vec!["newer"], vec![]]);
+}
+
+#[tokio::test]
+async fn what_goes_and_comes_back_under_its_name_is_listed_anew() {
+    let place = Arc::new(Mutex::new(Some("before")));
+    let at = Arc::clone(&place);
+    let (_fake, live, _) = watched(Fake::scripted(move |asked, _| {
+        let (path, query) = asked.split_once('?').unwrap_or((asked, ""));
+        if path != "/apis/security.istio.io/v1/peerauthentications" {
+            return discovered(NEWER, path);
+        }
+        Some(match *at.lock().unwrap() {
+            None => status(404),
+            Some(_) if query.contains("watch=true") => "".into_response(),
+            Some(name) => list("7", "", &json!([{ "metadata": { "name": name, "namespace": "shop" }, "spec": {} }])),
+        })
+    }))
+    .await;
+    let known = |cluster: &Cluster| -> Vec<String> {
+        let namespace = cluster.namespace("shop");
+        namespace.iter().flat_map(|shop| shop.peer_authentications.iter().map(|it| it.name.to_string())).collect()
+    };
+    becomes(&live, |cluster| known(cluster) == ["before"]).await;
+    *place.lock().unwrap() = None;
+    becomes(&live, |cluster| known(cluster).is_empty()).await;
+    *place.lock().unwrap() = Some("after");
+    becomes(&live, |cluster| known(cluster) == ["after"]).await;
+}
+
+#[tokio::test]
+async fn discovery_that_is_forbidden_is_not_waited_for() {
+    let (_fake, live, telemetry) = watched(Fake::scripted(|asked, _| (asked == "/apis").then(|| status(403)))).await;
+    let described = || telemetry.readiness.describe();
+    until(|| telemetry.readiness.is_ready(), described).await;
+    assert!(described().contains("[!]peerauthentications.security.istio.io degraded: forbidden"), "{}", described());
+    assert!(live.unread().contains(&Kind::PeerAuthentication));
+}
+
+#[tokio::test]
+async fn a_watch_that_is_refused_for_now_is_known_to_be_cut_off_at_once() {
+    let refuse = |asked: &str, _| (asked.starts_with(POLICIES) && asked.contains("watch=true")).then(|| status(503));
+    let (fake, live, telemetry) = watched(Fake::scripted(refuse)).await;
+    let described = || telemetry.readiness.describe();
+    until(|| described().contains("[!]networkpolicies.networking.k8s.io degraded: cut off: no"), described).await;
+    assert!(live.age() > Duration::ZERO);
+    assert_eq!(fake.asked(POLICIES).len(), 2, "the client asks on its own: {:?}", fake.asked(POLICIES));
+}
+
+#[tokio::test]
+async fn an_object_that_ceases_to_be_of_interest_goes() {
+    const WEBHOOKS: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations";
+    const CONFIGS: &str = "/api/v1/namespaces/istio-system/configmaps";
+    let webhook = |name: &str, version: &str, labels: Value| json!({ "metadata": { "name": name, "resourceVersion": version, "labels": labels } });
+    let config = |name: &str, version: &str, data: Value| {
+        let metadata = json!({ "name": name, "namespace": "istio-system", "resourceVersion": version });
+        json!({ "metadata": metadata, "data": data })
+    };
+    let (injector, mesh) = (json!({ "istio.io/rev": "a" }), json!({ "mesh": "rootNamespace: istio-system" }));
+    let items = BTreeMap::from([
+        (WEBHOOKS, json!([webhook("one", "1", injector.clone())])),
+        (CONFIGS, json!([config("istio", "1", mesh.clone())])),
+    ]);
+    let changes = |ceased: &Value, last: &Value| event("MODIFIED", ceased) + &event("ADDED", last);
+    let events = BTreeMap::from([
+        (WEBHOOKS, changes(&webhook("one", "8", json!({})), &webhook("two", "9", injector))),
+        (CONFIGS, changes(&config("istio", "8", json!({})), &config("istio-two", "9", mesh))),
+    ]);
+    let (_fake, live, _) = watched(Fake { items, events, ..Fake::default() }).await;
+    becomes(&live, |cluster| {
+        let revisions: Vec<_> = cluster.revisions().map(|it| it.webhook.as_str()).collect();
+        let configs: Vec<_> = cluster.mesh_configs().map(|it| it.name.as_str()).collect();
+        revisions == ["two"] && configs == ["istio-two"]
+    })
+    .await;
 }
 
 #[tokio::test]

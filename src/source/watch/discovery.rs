@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kube::api::ListParams;
+use kube::core::Request;
 use kube::{Client, Error};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -56,6 +58,9 @@ impl Discovery {
                     }
                 }
                 Err(error) => {
+                    if matches!(&error, Error::Api(status) if status.code == 403) {
+                        self.may_not_look(&running);
+                    }
                     let why = reason(&error);
                     if why != last_failure {
                         tracing::warn!(error = why, "cannot discover what is installed");
@@ -78,6 +83,7 @@ impl Discovery {
         match (running.get(&name), version) {
             (Some(feed), Some(version)) if feed.version == version => return,
             (None, None) => return self.health.not_installed(resource),
+            (Some(feed), None) if !self.is_gone(resource, &feed.version).await => return,
             _ => {}
         }
         let former = running.remove(&name);
@@ -98,6 +104,24 @@ impl Discovery {
             self.health.found(resource);
         }
         running.insert(name, Running { version: version.to_owned(), task: self.start(resource, version) });
+    }
+
+    /// Whether the API server says of the resource itself that there is none. That it is not listed
+    /// among what is served is no proof: after its start an API server leaves out for a moment what
+    /// definitions define.
+    async fn is_gone(&self, resource: &Resource, version: &str) -> bool {
+        let request = Request::new(resource.path(version, &self.mesh_root));
+        let Ok(request) = request.list(&ListParams::default().limit(1)) else { return false };
+        let answer = timeout(TIME, self.client.request_text(request)).await;
+        matches!(answer, Ok(Err(Error::Api(status))) if status.code == 404)
+    }
+
+    /// It may be so for good, and so what is not known is not waited for.
+    fn may_not_look(&self, running: &BTreeMap<String, Running>) {
+        let optional = RESOURCES.iter().filter(|resource| !resource.is_builtin);
+        for resource in optional.filter(|resource| !running.contains_key(&resource.full_name())) {
+            self.health.forbidden(resource);
+        }
     }
 
     fn start(&self, resource: &'static Resource, version: &str) -> JoinHandle<()> {

@@ -4,6 +4,7 @@
 //! view is. This loop tells [`Health`] of everything it hears, bookmarks included.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
@@ -18,8 +19,8 @@ use tokio::time::{Instant, timeout};
 
 use super::health::Health;
 use super::resources::Resource;
-use crate::k8s::{self, Lowered, TypeName};
-use crate::model::Object;
+use crate::k8s::{self, Kind, Lowered, TypeName};
+use crate::model::{MeshConfig, Object, Revision, Str};
 
 /// How many objects are asked for at a time: what of a list is in memory unread.
 const PAGE: u32 = 500;
@@ -29,7 +30,7 @@ const MOST_PAGES: usize = 4000;
 /// After how long the API server ends a watch, in seconds. It sends a bookmark at the end and about
 /// every minute, so a connection that is silent for longer is dead.
 const WATCH_SECONDS: u32 = 120;
-const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
+pub(super) const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 /// The longest a page of a list may take.
 const PAGE_TIME: Duration = Duration::from_mins(1);
 
@@ -115,7 +116,13 @@ impl Feed {
                             break;
                         }
                     }
-                    Err(error) => self.trouble(&error, &mut backoff).await,
+                    Err(error) => {
+                        self.trouble(&error, &mut backoff).await;
+                        // What comes back under its name is not what it was.
+                        if is_not_there(&error) {
+                            break;
+                        }
+                    }
                 }
             }
         }
@@ -193,11 +200,18 @@ impl Feed {
                 WatchEvent::Error(status) => return Ok(self.unheard(&Error::Api(status))),
             };
             // One without a version is told again after a cut, which changes nothing.
-            if let Some(seen) = version_of(&object) {
-                *version = seen;
+            let Metadata { name, namespace, resource_version } = metadata_of(&object);
+            if !resource_version.is_empty() {
+                *version = resource_version;
             }
-            let Some(object) = self.lower(&object, told) else { continue };
-            let event = if is_deleted { Event::Deleted(object) } else { Event::Applied(object) };
+            let event = match self.lower(&object, told) {
+                Some(object) if is_deleted => Event::Deleted(object),
+                Some(object) => Event::Applied(object),
+                None => match self.what_it_was(name, namespace) {
+                    Some(object) => Event::Deleted(object),
+                    None => continue,
+                },
+            };
             if self.events.send(event).await.is_err() {
                 return Ok(End::Unwanted);
             }
@@ -231,12 +245,31 @@ impl Feed {
         object
     }
 
+    /// What stands under the name of an object that is of no interest: of some kinds only those are
+    /// that say so of themselves, and they may cease to.
+    fn what_it_was(&self, name: Str, namespace: Str) -> Option<Object> {
+        match self.resource.known_as() {
+            Kind::ConfigMap => Some(Object::MeshConfig(Arc::new(MeshConfig { namespace, name, root_namespace: None }))),
+            Kind::MutatingWebhookConfiguration => {
+                Some(Object::Revision(Arc::new(Revision { webhook: name, revision: None, tag: None })))
+            }
+            Kind::Namespace
+            | Kind::Service
+            | Kind::Workload
+            | Kind::NetworkPolicy
+            | Kind::PeerAuthentication
+            | Kind::ForeignPolicy => None,
+        }
+    }
+
     /// Notes what went wrong and waits before the next attempt.
     async fn trouble(&self, error: &Error, backoff: &mut ExponentialBackoff) {
         match error {
             Error::Api(status) if status.code == 403 => self.health.forbidden(self.resource),
-            // A resource that goes away while it is watched: discovery finds it again.
-            Error::Api(status) if status.code == 404 && !self.resource.is_builtin => {
+            // A resource that goes away while it is watched, and all its objects with it. Discovery
+            // ends this feed, unless it is back by then.
+            error if is_not_there(error) && !self.resource.is_builtin => {
+                let _ = self.events.send(Event::Listed(self.resource, Vec::new())).await;
                 self.health.not_installed(self.resource);
             }
             error => self.health.failed(self.resource, reason(error)),
@@ -276,16 +309,23 @@ pub(super) fn reason(error: &Error) -> String {
     text
 }
 
-fn version_of(object: &RawValue) -> Option<String> {
+fn is_not_there(error: &Error) -> bool {
+    matches!(error, Error::Api(status) if status.code == 404)
+}
+
+/// Who an object is, and in which version; what it does not say is empty.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Metadata {
+    name: Str,
+    namespace: Str,
+    resource_version: String,
+}
+
+fn metadata_of(object: &RawValue) -> Metadata {
     #[derive(Deserialize)]
-    struct Glance {
+    struct Written {
         metadata: Metadata,
     }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Metadata {
-        resource_version: String,
-    }
-    let Glance { metadata } = serde_json::from_str(object.get()).ok()?;
-    Some(metadata.resource_version).filter(|version| !version.is_empty())
+    serde_json::from_str(object.get()).map(|Written { metadata }| metadata).unwrap_or_default()
 }

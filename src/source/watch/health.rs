@@ -3,9 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::feed::SILENCE;
 use super::resources::{RESOURCES, Resource};
 use crate::k8s::Kind;
 use crate::telemetry::Readiness;
+
+/// A feed that runs has heard something by then, or told of its failure.
+const MOST_SILENCE: Duration = SILENCE.saturating_mul(2);
 
 /// The state of every watch.
 #[derive(Clone)]
@@ -107,11 +111,19 @@ impl Health {
     }
 
     /// How long ago all that is known was last known to be current: since the longest silent of the
-    /// watches that are cut off was last heard.
+    /// watches that are cut off was last heard. One that is silent for longer than its feed would
+    /// bear has lost its feed, and is cut off as well.
     pub(super) fn age(&self) -> Duration {
         let watches = self.lock();
-        let cut = watches.iter().filter(|watch| matches!(watch.state, State::Cut(_)) && watch.may_deny());
-        cut.filter_map(|watch| watch.heard).map(|heard| heard.elapsed()).max().unwrap_or_default()
+        let ages = watches.iter().filter(|watch| watch.may_deny()).filter_map(|watch| {
+            let age = watch.heard?.elapsed();
+            match watch.state {
+                State::Cut(_) => Some(age),
+                State::Current => (age > MOST_SILENCE).then_some(age),
+                State::Listing(_) | State::Forbidden | State::NotInstalled => None,
+            }
+        });
+        ages.max().unwrap_or_default()
     }
 
     /// What has not been read: forbidden, or not listed yet.
@@ -240,6 +252,19 @@ mod tests {
         all_current(&health);
         health.failed(Resource::of("cilium.io", "CiliumNetworkPolicy"), "conversion failed".to_owned());
         health.failed(Resource::of("batch", "Job"), "reset".to_owned());
+        assert_eq!(health.age(), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_watch_whose_feed_is_gone_ages() {
+        let health = Health::new(Readiness::default());
+        all_current(&health);
+        let long = MOST_SILENCE + Duration::from_secs(1);
+        let pods = health.lock().iter_mut().find(|watch| watch.resource.kind == "Pod").map(|watch| {
+            watch.heard = watch.heard.and_then(|heard| heard.checked_sub(long));
+        });
+        assert!(pods.is_some() && health.age() >= long, "{:?}", health.age());
+        health.heard(self::pods());
         assert_eq!(health.age(), Duration::ZERO);
     }
 

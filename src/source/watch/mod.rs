@@ -112,7 +112,7 @@ impl Live {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
         let work = async move {
             // A client of this runtime: the connections of another are driven by the other.
-            let client = match Client::try_from(config) {
+            let client = match Client::try_from(to_watch(config)) {
                 Ok(client) => client,
                 Err(error) => return tracing::error!(%error, "the client of the API server cannot be set up"),
             };
@@ -152,6 +152,14 @@ impl Live {
     pub async fn renew(&self, cluster: &Cluster, namespaces: &[Str]) -> Result<Cluster, String> {
         renew::renew(&self.client, cluster, namespaces, &self.health.unread()).await
     }
+}
+
+/// The configuration of the client that watches: it must hear of every refusal. Left to itself the
+/// client asks again and again where a server says that it is not there for now, and meanwhile
+/// nobody knows that the view grows old.
+fn to_watch(mut config: Config) -> Config {
+    config.default_retry = false;
+    config
 }
 
 /// Sets the gauges that tell of the view, for ever.
