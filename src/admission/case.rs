@@ -207,7 +207,8 @@ fn as_stored(object: Object, before: Option<&Object>) -> Object {
         | Object::PeerAuthentication(_)
         | Object::MeshConfig(_)
         | Object::Revision(_)
-        | Object::ForeignPolicy(_) => {}
+        | Object::ForeignPolicy(_)
+        | Object::Waiver(_) => {}
     }
     object
 }
@@ -248,6 +249,7 @@ fn known(kind: Kind, reference: &ObjectRef, cluster: &Cluster) -> Option<Object>
         Kind::MutatingWebhookConfiguration => {
             cluster.revisions().find(|it| it.webhook == *name).cloned().map(Object::Revision)
         }
+        Kind::Waiver => state(namespace)?.waivers.get(name).cloned().map(Object::Waiver),
         Kind::ForeignPolicy => None,
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::request::{CLEANERS, POD_CONTROLLERS};
 use crate::cluster::{DNS_APP_LABEL, DNS_APPS, DNS_SERVICE_NAMES};
-use crate::model::{METADATA_NAME, Operation};
+use crate::model::{GROUP, METADATA_NAME, Operation};
 use crate::rules::{RuleSet, Watched};
 use crate::yaml;
 
@@ -28,6 +28,7 @@ const RESOURCES: &[Resource] = &[
     Resource { what: Watched::NetworkPolicies, group: "networking.k8s.io", versions: "v1", scope: "Namespaced", names: &["networkpolicies"] },
     // Of a CRD any version: which ones are served is the installation's.
     Resource { what: Watched::PeerAuthentications, group: "security.istio.io", versions: "*", scope: "Namespaced", names: &["peerauthentications"] },
+    Resource { what: Watched::Waivers, group: GROUP, versions: "*", scope: "Namespaced", names: &["waivers"] },
     Resource { what: Watched::Namespaces, group: "", versions: "v1", scope: "Cluster", names: &["namespaces"] },
     Resource { what: Watched::Workloads, group: "", versions: "v1", scope: "Namespaced", names: &["pods", "replicationcontrollers"] },
     Resource { what: Watched::Workloads, group: "apps", versions: "v1", scope: "Namespaced", names: &["daemonsets", "deployments", "replicasets", "statefulsets"] },
@@ -338,6 +339,7 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
     let unchanged = [
         (Watched::NetworkPolicies, "policies-that-change", format!("{is_staying} && {same_spec}")),
         (Watched::PeerAuthentications, "mesh-policies-that-change", format!("{is_staying} && {same_spec}")),
+        (Watched::Waivers, "waivers-that-change", same_spec.clone()),
         (Watched::Namespaces, "namespaces-relabelled", same_labels.clone()),
         (Watched::DnsServices, "services-that-change", format!("{same_spec} && {same_labels}")),
         (Watched::MeshConfigs, "mesh-configs-that-change", same("?data.?mesh.orValue('')")),
@@ -474,6 +476,12 @@ mod tests {
             "peerauthentications",
             "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a}, spec: {mtls: {mode: STRICT}}}",
             "{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: a}, spec: {mtls: {mode: DISABLE}}}",
+        ),
+        (
+            "portcullis.dev",
+            "waivers",
+            "{apiVersion: portcullis.dev/v1alpha1, kind: Waiver, metadata: {name: a}, spec: {rules: [NP001], match: {}, owner: a, reason: b, expires: c}}",
+            "{apiVersion: portcullis.dev/v1alpha1, kind: Waiver, metadata: {name: a}, spec: {rules: [NP001], match: {}, owner: a, reason: b, expires: d}}",
         ),
         (
             "",

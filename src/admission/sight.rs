@@ -79,12 +79,17 @@ impl Sight<'_> {
 /// Whether a rule can be wrong for not knowing of a kind. Not to know of workloads only leaves out
 /// some that suffer, except for those that are cluster DNS.
 fn reads(rule: &Meta, kind: Kind) -> bool {
+    // Any finding may be one that somebody let stand.
+    if kind == Kind::Waiver {
+        return true;
+    }
     let watched = match kind {
         Kind::NetworkPolicy | Kind::ForeignPolicy => Watched::NetworkPolicies,
         Kind::PeerAuthentication => Watched::PeerAuthentications,
         Kind::Namespace => Watched::Namespaces,
         Kind::Service | Kind::Workload => Watched::DnsServices,
         Kind::ConfigMap | Kind::MutatingWebhookConfiguration => Watched::MeshConfigs,
+        Kind::Waiver => Watched::Waivers,
     };
     rule.watches.iter().any(|watch| watch.what == watched)
 }
@@ -100,6 +105,7 @@ const fn plural(kind: Kind) -> &'static str {
         Kind::PeerAuthentication => "PeerAuthentications",
         Kind::MutatingWebhookConfiguration => "MutatingWebhookConfigurations",
         Kind::ForeignPolicy => "policies of other systems",
+        Kind::Waiver => "Waivers",
     }
 }
 

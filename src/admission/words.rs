@@ -200,7 +200,11 @@ pub(super) fn annotations(findings: &[Finding]) -> BTreeMap<String, String> {
             1 => String::new(),
             many => format!(" (and {} more)", many - 1),
         };
-        let said = cut(&one_line(&format!("{}: {}", gravest.action, gravest.message)), MOST_ANNOTATION);
+        let action = match &gravest.waived {
+            Some(waived) => format!("waived until {} by {}", waived.until, waived.by),
+            None => gravest.action.to_string(),
+        };
+        let said = cut(&one_line(&format!("{action}: {}", gravest.message)), MOST_ANNOTATION);
         annotations.insert(rule.to_owned(), said + &more);
     }
     annotations

@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
+
 use super::{Outcome, Said, pretty};
 use crate::config::{Settings, defaults, load, schema};
-use crate::rules::{Environment, Profile, RULES};
+use crate::rules::{Environment, MaxDays, Profile, RULES, Standing};
 use crate::yaml;
 
 /// Checks, explains and starts a configuration.
@@ -25,7 +27,7 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command, said: &mut Said) -> anyhow::Result<Outcome> {
     said.out = match command {
-        Command::Check { file } => effective(&load(file)?),
+        Command::Check { file } => effective(&load(file)?, Timestamp::now()),
         Command::Default => defaults(),
         Command::Schema => pretty(&schema())?,
     };
@@ -34,7 +36,7 @@ pub(super) fn run(command: &Command, said: &mut Said) -> anyhow::Result<Outcome>
 
 /// What will be in force: the rules with their actions and the options that were changed, then what
 /// they judge in.
-fn effective(settings: &Settings) -> String {
+fn effective(settings: &Settings, now: Timestamp) -> String {
     let profile = match settings.profile {
         Profile::Baseline => "baseline",
         Profile::Restricted => "restricted",
@@ -54,7 +56,7 @@ fn effective(settings: &Settings) -> String {
         );
         let _ = writeln!(out, "{}", row.trim_end());
     }
-    let Environment { namespaces, dns, mesh, cni } = &rules.environment;
+    let Environment { namespaces, dns, mesh, cni, waivers } = &rules.environment;
     let exempt = match namespaces.exempt.as_slice() {
         [] => "none".to_owned(),
         names => names.join(", "),
@@ -81,5 +83,23 @@ fn effective(settings: &Settings) -> String {
         "\nexempt  {exempt}\ndns     {resolvers}\nmesh    {root}{inject}\ncni     {}, {ranges}\n",
         yaml::flow(&name)
     );
+    let MaxDays { low, medium, high, critical } = waivers.max_days;
+    let _ = writeln!(
+        out,
+        "waivers low {low}, medium {medium}, high {high}, critical {critical} days, prolonged {} times at most",
+        waivers.renewals.0
+    );
+    for granted in &waivers.list {
+        let standing = match waivers.standing(&granted.waiver(), now) {
+            Standing::Holds(ends) => format!("holds until {ends}"),
+            Standing::Expired(ends) => format!("has run out at {ends} and counts as absent"),
+            Standing::Invalid(flaws) => {
+                let flaws: Vec<_> =
+                    flaws.iter().map(|flaw| format!("`{}` {}", flaw.path.as_str(), flaw.message)).collect();
+                format!("does not hold: {}", flaws.join("; "))
+            }
+        };
+        let _ = writeln!(out, "        {}/{} {standing}", granted.namespace, granted.name);
+    }
     out
 }

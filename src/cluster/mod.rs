@@ -14,7 +14,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
     Change, ForeignPolicy, Labels, METADATA_NAME, MeshConfig, Namespace, NetworkPolicy, Object, PeerAuthentication,
-    Revision, Service, Str, Workload, WorkloadId,
+    Revision, Service, Str, Waiver, Workload, WorkloadId,
 };
 
 pub use index::Index;
@@ -56,6 +56,8 @@ pub struct NamespaceState {
     pub peer_authentications: Table<PeerAuthentication>,
     /// Policies of other systems in this namespace.
     pub foreign: Table<ForeignPolicy>,
+    /// Waivers, expired ones included: the time is not known here.
+    pub waivers: Table<Waiver>,
 }
 
 impl NamespaceState {
@@ -69,6 +71,7 @@ impl NamespaceState {
             services: Table::default(),
             peer_authentications: Table::default(),
             foreign: Table::default(),
+            waivers: Table::default(),
         }
     }
 
@@ -83,23 +86,27 @@ impl NamespaceState {
     }
 
     fn objects(&self) -> impl Iterator<Item = Object> {
-        let Self { name: _, object, labels: _, workloads, policies, services, peer_authentications, foreign } = self;
+        let Self { name: _, object, labels: _, workloads, policies, services, peer_authentications, foreign, waivers } =
+            self;
         (object.iter().cloned().map(Object::Namespace))
             .chain(workloads.iter().cloned().map(Object::Workload))
             .chain(policies.iter().cloned().map(Object::NetworkPolicy))
             .chain(services.iter().cloned().map(Object::Service))
             .chain(peer_authentications.iter().cloned().map(Object::PeerAuthentication))
             .chain(foreign.iter().cloned().map(Object::ForeignPolicy))
+            .chain(waivers.iter().cloned().map(Object::Waiver))
     }
 
     fn is_unused(&self) -> bool {
-        let Self { name: _, object, labels: _, workloads, policies, services, peer_authentications, foreign } = self;
+        let Self { name: _, object, labels: _, workloads, policies, services, peer_authentications, foreign, waivers } =
+            self;
         object.is_none()
             && workloads.is_empty()
             && policies.is_empty()
             && services.is_empty()
             && peer_authentications.is_empty()
             && foreign.is_empty()
+            && waivers.is_empty()
     }
 }
 
@@ -143,7 +150,7 @@ impl Cluster {
     }
 
     /// This cluster with what a fresh read of one namespace found: the Namespace itself, its
-    /// NetworkPolicies and its PeerAuthentications. All else stays as it was known.
+    /// NetworkPolicies, its PeerAuthentications and its Waivers. All else stays as it was known.
     #[must_use]
     pub fn with_fresh(&self, namespace: &Str, found: impl IntoIterator<Item = Object>) -> Self {
         let mut after = self.clone();
@@ -152,6 +159,7 @@ impl Cluster {
             state.labels = Labels::from([(METADATA_NAME, state.name.as_str())]);
             state.policies = Table::default();
             state.peer_authentications = Table::default();
+            state.waivers = Table::default();
         });
         for object in found {
             after.insert(object);
@@ -275,6 +283,7 @@ impl Cluster {
                     self.foreign.insert((it.kind.clone(), it.name.clone()), it);
                 }
             },
+            Object::Waiver(it) => self.change(&it.namespace.clone(), |state| state.waivers.insert(it)),
         }
     }
 
@@ -314,6 +323,7 @@ impl Cluster {
                     self.foreign.remove(&(it.kind.clone(), it.name.clone()));
                 }
             },
+            Object::Waiver(it) => self.change(&it.namespace, |state| state.waivers.remove(&it.name)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
-use crate::model::{ForeignPolicy, NetworkPolicy, PeerAuthentication, Service, Str, Workload, WorkloadId};
+use crate::model::{ForeignPolicy, NetworkPolicy, PeerAuthentication, Service, Str, Waiver, Workload, WorkloadId};
 
 /// What has a name among its kind in a namespace.
 pub trait Keyed {
@@ -106,5 +106,12 @@ impl Keyed for ForeignPolicy {
     type Key = (Str, Str);
     fn key(&self) -> (Str, Str) {
         (self.kind.clone(), self.name.clone())
+    }
+}
+
+impl Keyed for Waiver {
+    type Key = Str;
+    fn key(&self) -> Str {
+        self.name.clone()
     }
 }

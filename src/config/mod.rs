@@ -24,7 +24,7 @@ use crate::mesh::MeshSettings;
 use crate::reach::{Cni, DnsSettings};
 use crate::rules::{
     Action, ActiveRule, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, Environment, Mode, NamespaceSettings, Profile,
-    RULES, RuleSet,
+    RULES, RuleSet, WaiverSettings,
 };
 
 pub use defaults::defaults;
@@ -72,6 +72,11 @@ pub struct Settings {
     #[serde(deserialize_with = "null_is_default")]
     #[schemars(with = "Option<Cni>")]
     pub cni: Cni,
+    /// Findings that may stand for a while by somebody's leave, beside the Waivers of the cluster
+    /// (`waivers.portcullis.dev`), and how long any of them may last.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<WaiverSettings>")]
+    pub waivers: WaiverSettings,
     /// How fresh what is known of the cluster must be.
     #[serde(deserialize_with = "null_is_default")]
     #[schemars(with = "Option<ViewSettings>")]
@@ -155,6 +160,7 @@ impl Settings {
                 dns: self.dns.clone(),
                 mesh: self.mesh.clone(),
                 cni: self.cni.clone(),
+                waivers: self.waivers.clone(),
             },
             profile: self.profile,
             mode: self.mode,

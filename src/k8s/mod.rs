@@ -9,6 +9,7 @@
 //! and those have small types here: an unknown field or a broken quantity elsewhere in a pod must
 //! not make its labels unreadable, and parsing the rest would cost more than judging it.
 
+mod definition;
 mod mesh;
 mod meta;
 mod policy;
@@ -22,7 +23,11 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::model::{FieldPath, ForeignPolicy, Labels, METADATA_NAME, Namespace, Object, Str};
+pub use definition::waivers as waiver_definition;
+
+use crate::model::{
+    FieldPath, ForeignPolicy, GROUP, Labels, METADATA_NAME, Namespace, Object, Str, Waiver, WaiverTerms,
+};
 
 use meta::Meta;
 use read::Source;
@@ -71,6 +76,8 @@ pub enum Kind {
     MutatingWebhookConfiguration,
     /// A policy of a system not modelled here.
     ForeignPolicy,
+    /// `portcullis.dev`.
+    Waiver,
 }
 
 impl Kind {
@@ -85,6 +92,7 @@ impl Kind {
             | ("batch", "Job" | "CronJob") => Self::Workload,
             ("networking.k8s.io", "NetworkPolicy") => Self::NetworkPolicy,
             ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
+            (GROUP, "Waiver") => Self::Waiver,
             ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => Self::MutatingWebhookConfiguration,
             ("cilium.io", "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy")
             | ("projectcalico.org" | "crd.projectcalico.org", "NetworkPolicy" | "GlobalNetworkPolicy")
@@ -139,6 +147,7 @@ fn lower<'a>(name: TypeName<'a>, source: impl Source<'a>, namespace: &str) -> Lo
         Kind::PeerAuthentication => mesh::lower_peer_authentication(source, namespace),
         Kind::MutatingWebhookConfiguration => mesh::lower_revision(source),
         Kind::ForeignPolicy => lower_foreign(name, source, namespace),
+        Kind::Waiver => lower_waiver(source, namespace),
     };
     let mut lowered = read.unwrap_or_else(|problem| unreadable(kind, name, source, namespace, problem));
     if lowered.object.as_ref().is_some_and(|object| object.reference().name.is_empty()) {
@@ -165,7 +174,9 @@ fn unreadable<'a>(
         | Kind::Service
         | Kind::ConfigMap
         | Kind::MutatingWebhookConfiguration
-        | Kind::ForeignPolicy => None,
+        | Kind::ForeignPolicy
+        // One that cannot be read waives nothing.
+        | Kind::Waiver => None,
     };
     Lowered { object, problems: vec![problem] }
 }
@@ -212,6 +223,22 @@ fn lower_foreign<'a>(name: TypeName<'_>, source: impl Source<'a>, namespace: &st
         },
         namespace: (!is_cluster_scoped).then(|| metadata.namespace(namespace)),
         name: metadata.name(),
+    }))))
+}
+
+/// A waiver as it is written: what it says is judged by whoever honours it.
+fn lower_waiver<'a>(source: impl Source<'a>, namespace: &str) -> Read {
+    #[derive(Deserialize)]
+    struct Written {
+        metadata: Meta,
+        spec: WaiverTerms,
+    }
+    let Written { metadata, spec: terms } = source.read()?;
+    Ok(done(Object::Waiver(Arc::new(Waiver {
+        namespace: metadata.namespace(namespace),
+        name: metadata.name(),
+        created: metadata.created(),
+        terms,
     }))))
 }
 

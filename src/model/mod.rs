@@ -14,6 +14,7 @@ mod path;
 mod policy;
 mod selector;
 mod service;
+mod waiver;
 mod workload;
 pub mod written;
 
@@ -26,6 +27,7 @@ pub use path::FieldPath;
 pub use policy::{Direction, Directions, ForeignPolicy, IpBlock, NetworkPolicy, PeerSpec, PolicyRule, Port, PortSpec};
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{Service, ServicePort, TargetPort};
+pub use waiver::{GROUP, Waiver, WaiverMatch, WaiverTerms};
 pub use workload::{ContainerPort, DnsPolicy, Owner, Workload, WorkloadId};
 
 /// A short string: names, label keys and values. Inline up to 23 bytes, shared beyond.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{
-    ForeignPolicy, MeshConfig, Namespace, NetworkPolicy, PeerAuthentication, Revision, Service, Str, Workload,
+    ForeignPolicy, MeshConfig, Namespace, NetworkPolicy, PeerAuthentication, Revision, Service, Str, Waiver, Workload,
 };
 
 /// One object, shared.
@@ -26,6 +26,8 @@ pub enum Object {
     Revision(Arc<Revision>),
     /// A policy of another system.
     ForeignPolicy(Arc<ForeignPolicy>),
+    /// A waiver.
+    Waiver(Arc<Waiver>),
 }
 
 impl Object {
@@ -45,6 +47,7 @@ impl Object {
             Self::MeshConfig(it) => of("ConfigMap", Some(&it.namespace), &it.name),
             Self::Revision(it) => of("MutatingWebhookConfiguration", None, &it.webhook),
             Self::ForeignPolicy(it) => of(&it.kind, it.namespace.as_ref(), &it.name),
+            Self::Waiver(it) => of("Waiver", Some(&it.namespace), &it.name),
         }
     }
 
@@ -59,6 +62,7 @@ impl Object {
             Self::MeshConfig(it) => Some(&it.namespace),
             Self::Revision(_) => None,
             Self::ForeignPolicy(it) => it.namespace.as_ref(),
+            Self::Waiver(it) => Some(&it.namespace),
         }
     }
 }

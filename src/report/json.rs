@@ -24,6 +24,7 @@ struct JsonFinding<'a> {
     action: Action,
     severity: Severity,
     standing: bool,
+    waived: Option<JsonWaived<'a>>,
     namespace: Option<&'a str>,
     object: JsonObject<'a>,
     path: &'a str,
@@ -35,6 +36,15 @@ struct JsonFinding<'a> {
     evidence: &'a [String],
     help: &'a str,
     fix: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonWaived<'a> {
+    by: &'a str,
+    owner: &'a str,
+    reason: &'a str,
+    until: &'a str,
+    ends: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -58,6 +68,7 @@ struct JsonSummary {
     denied: usize,
     warnings: usize,
     audited: usize,
+    waived: usize,
     errors: usize,
     objects: usize,
     documents: usize,
@@ -75,6 +86,7 @@ impl<'a> From<&'a Report<'a>> for JsonReport<'a> {
                 denied: summary.denied,
                 warnings: summary.warned,
                 audited: summary.audited,
+                waived: summary.waived,
                 errors: summary.errors,
                 objects: summary.objects,
                 documents: summary.documents,
@@ -93,6 +105,13 @@ impl<'a> From<&'a Located<'a>> for JsonFinding<'a> {
             action: finding.action,
             severity: finding.rule.severity,
             standing: finding.standing,
+            waived: finding.waived.as_ref().map(|waived| JsonWaived {
+                by: &waived.by,
+                owner: &waived.owner,
+                reason: &waived.reason,
+                until: &waived.until,
+                ends: waived.ends.to_string(),
+            }),
             namespace: finding.namespace.as_deref(),
             object: JsonObject {
                 kind: &finding.object.kind,

@@ -53,6 +53,8 @@ pub struct Summary {
     pub warned: usize,
     /// Findings to record.
     pub audited: usize,
+    /// Findings that stand by somebody's leave.
+    pub waived: usize,
     /// What could not be read.
     pub errors: usize,
     /// Objects that some rule reads.
@@ -67,6 +69,7 @@ impl Summary {
         let mut summary = Self::default();
         for finding in findings {
             match finding.action {
+                _ if finding.waived.is_some() => summary.waived += 1,
                 Action::Deny => summary.denied += 1,
                 Action::Warn => summary.warned += 1,
                 Action::Audit | Action::Off => summary.audited += 1,

@@ -53,6 +53,7 @@ pub fn findings(located: &[Located<'_>]) -> String {
 
 fn block(finding: &Finding, place: Option<&Place<'_>>) -> String {
     let level = match finding.action {
+        _ if finding.waived.is_some() => Level::INFO.with_name("waived"),
         Action::Deny => Level::ERROR.with_name("deny"),
         Action::Warn => Level::WARNING.with_name("warn"),
         Action::Audit | Action::Off => Level::INFO.with_name("audit"),
@@ -65,6 +66,9 @@ fn block(finding: &Finding, place: Option<&Place<'_>>) -> String {
     };
     let paragraph = |name: &'static str, text: &str| NOTE.with_name(name).message(filled(text, name.len()));
     let mut messages = Vec::new();
+    if let Some(waived) = &finding.waived {
+        messages.push(paragraph("waived", &waived.to_string()));
+    }
     if !finding.why.is_empty() {
         messages.push(paragraph("why", &finding.why));
     }
@@ -93,7 +97,7 @@ pub fn note(text: &str) -> String {
 
 /// The last line: `2 denied, 1 warning in 14 objects (27 documents read)`.
 pub fn summary(summary: &Summary) -> String {
-    let Summary { denied, warned, audited, errors, objects, documents } = *summary;
+    let Summary { denied, warned, audited, waived, errors, objects, documents } = *summary;
     let count = |number: usize, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
     let mut found = Vec::new();
     if denied > 0 {
@@ -104,6 +108,9 @@ pub fn summary(summary: &Summary) -> String {
     }
     if audited > 0 {
         found.push(format!("{audited} for audit"));
+    }
+    if waived > 0 {
+        found.push(format!("{waived} waived"));
     }
     if found.is_empty() {
         found.push("no findings".to_owned());
@@ -212,8 +219,8 @@ mod tests {
             "no findings in 0 objects (1 document read)\n"
         );
         assert_eq!(
-            said(Summary { denied: 2, warned: 1, audited: 3, errors: 1, objects: 14, documents: 27 }),
-            "2 denied, 1 warning, 3 for audit in 14 objects (27 documents read); 1 error\n"
+            said(Summary { denied: 2, warned: 1, audited: 3, waived: 1, errors: 1, objects: 14, documents: 27 }),
+            "2 denied, 1 warning, 3 for audit, 1 waived in 14 objects (27 documents read); 1 error\n"
         );
     }
 }

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::WaiverSettings;
 use crate::mesh::MeshSettings;
 use crate::model::written;
 use crate::reach::{Cni, DnsSettings};
@@ -18,6 +19,8 @@ pub struct Environment {
     pub mesh: MeshSettings,
     /// What enforces the policies.
     pub cni: Cni,
+    /// What may stand for a while.
+    pub waivers: WaiverSettings,
 }
 
 /// Which namespaces the rules leave alone.

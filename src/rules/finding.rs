@@ -1,6 +1,6 @@
 //! What is said of violations, for people.
 
-use super::{Action, Meta};
+use super::{Action, Meta, Waived};
 use crate::model::{FieldPath, ObjectRef, Str};
 
 /// One finding: what is wrong and for whom, where, why it matters and what to do.
@@ -18,6 +18,8 @@ pub struct Finding {
     pub rests_on_state: bool,
     /// Whether it was found for want of something, which may be there by now.
     pub rests_on_absence: bool,
+    /// By whose leave it stands for now; its action is then to record it, at most.
+    pub waived: Option<Waived>,
     /// The namespace it is in.
     pub namespace: Option<Str>,
     /// The object to look at first.
@@ -46,6 +48,7 @@ impl Finding {
             standing: false,
             rests_on_state: false,
             rests_on_absence: false,
+            waived: None,
             namespace,
             object,
             path,

@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jiff::{SignedDuration, Timestamp};
 
 use super::registry::AnyRule;
-use super::{Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, View, Violation};
+use super::{
+    Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, View, Violation, Waived,
+};
 use crate::cluster::Cluster;
 use crate::model::{Change, FieldPath, Object, ObjectRef};
 
@@ -113,7 +115,7 @@ impl RuleSet {
 
     /// Violations to findings, grouped by what becomes of them.
     fn explain(&self, active: &ActiveRule, violations: Vec<Violation>, moment: &Moment<'_>) -> Vec<Finding> {
-        let mut alike: BTreeMap<(Action, bool), Vec<Violation>> = BTreeMap::new();
+        let mut alike: BTreeMap<(Action, bool, Option<Waived>), Vec<Violation>> = BTreeMap::new();
         for violation in violations {
             let ratchet = if moment.standing { Action::Warn } else { Action::Deny };
             let action = active
@@ -122,18 +124,21 @@ impl RuleSet {
                 .min(active.rule.ceiling(&violation, moment))
                 .min(self.mode_of(&violation.namespace, moment).ceiling());
             if action > Action::Off {
+                let waived = self.environment.waivers.cover(active.rule.meta(), &violation, moment.view);
+                let action = if waived.is_some() { Action::Audit } else { action };
                 let rests_on_absence = active.rule.rests_on_absence(&violation, moment);
-                alike.entry((action, rests_on_absence)).or_default().push(violation);
+                alike.entry((action, rests_on_absence, waived)).or_default().push(violation);
             }
         }
         let mut findings = Vec::new();
-        for ((action, rests_on_absence), group) in alike {
+        for ((action, rests_on_absence, waived), group) in alike {
             findings.extend(active.rule.explain(&group, moment).into_iter().map(|finding| Finding {
                 rule: active.rule.meta(),
                 action,
                 standing: moment.standing,
                 rests_on_state: true,
                 rests_on_absence,
+                waived: waived.clone(),
                 ..finding
             }));
         }

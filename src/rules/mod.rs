@@ -17,6 +17,7 @@ mod environment;
 mod finding;
 #[cfg(test)]
 mod fixes;
+mod invalid_waiver;
 mod judge;
 mod missing_default_deny;
 mod plaintext_mtls;
@@ -24,6 +25,7 @@ mod registry;
 mod space;
 mod testing;
 mod violation;
+mod waiver;
 mod watch;
 mod wildcard_ip_block;
 mod words;
@@ -45,6 +47,7 @@ pub use finding::Finding;
 pub use judge::{ActiveRule, RuleSet};
 pub use registry::{AnyRule, Built, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
 pub use violation::{Aspect, Subject, Violation};
+pub use waiver::{Flaw, GrantedHere, MaxDays, Renewals, Standing, Waived, WaiverSettings};
 pub use watch::{Watch, Watched};
 
 /// A rule's identity. Codes and names are never reused.

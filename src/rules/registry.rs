@@ -5,6 +5,7 @@ use schemars::Schema;
 use serde_json::Value;
 
 use super::dns_blackhole::DnsBlackhole;
+use super::invalid_waiver::InvalidWaiver;
 use super::missing_default_deny::MissingDefaultDeny;
 use super::plaintext_mtls::PlaintextMtls;
 use super::wildcard_ip_block::WildcardIpBlock;
@@ -19,6 +20,7 @@ pub static RULES: &[Entry] = &[
     Entry::of::<PlaintextMtls>(),
     Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE),
     Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE),
+    Entry::of::<InvalidWaiver>(),
 ];
 
 /// An object that could not be read in full.

@@ -153,6 +153,7 @@ impl Gate {
         match section {
             "cni" => self.environment.cni = serde_json::from_value(value).unwrap(),
             "dns" => self.environment.dns = serde_json::from_value(value).unwrap(),
+            "waivers" => self.environment.waivers = serde_json::from_value(value).unwrap(),
             "namespaces" => self.environment.namespaces = serde_json::from_value(value).unwrap(),
             other => panic!("no section {other}"),
         }
@@ -170,6 +171,11 @@ impl Gate {
 
     pub(super) fn mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
+    }
+
+    /// At another moment.
+    pub(super) fn at(self, now: &str) -> Self {
+        Self { now: now.parse().unwrap(), ..self }
     }
 
     fn rules(&self) -> RuleSet {
@@ -268,7 +274,8 @@ impl Said {
     pub(super) fn brief(&self) -> Vec<String> {
         let line = |it: &Finding| {
             let standing = if it.standing { " standing" } else { "" };
-            format!("{} {}{standing}", it.action, it.rule.code)
+            let waived = if it.waived.is_some() { " waived" } else { "" };
+            format!("{} {}{standing}{waived}", it.action, it.rule.code)
         };
         self.0.iter().map(line).collect()
     }

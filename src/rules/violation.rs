@@ -33,6 +33,8 @@ pub enum Subject {
     Workload(WorkloadId),
     /// A policy of this name.
     Policy(Str),
+    /// A Waiver of this name.
+    Waiver(Str),
 }
 
 /// What is wrong, in terms that stay the same while the cluster around changes.
@@ -54,4 +56,8 @@ pub enum Aspect {
     OutsideMesh,
     /// Says STRICT and has no effect.
     Ineffective,
+    /// A waiver that never held: the field below its `spec`, and what is wrong with it.
+    Flawed(Str, Str),
+    /// A waiver that has run out.
+    Expired,
 }

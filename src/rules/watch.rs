@@ -27,6 +27,8 @@ pub enum Watched {
     DnsServices,
     /// The ConfigMaps the mesh is set up by, and no others: nearly every controller writes some.
     MeshConfigs,
+    /// Waivers.
+    Waivers,
 }
 
 impl Watched {

@@ -23,5 +23,6 @@ pub fn count_objects(metrics: &Metrics, cluster: &Cluster) {
     metrics.objects("Workload", total(|state| state.workloads.len()));
     metrics.objects("NetworkPolicy", total(|state| state.policies.len()));
     metrics.objects("Service", total(|state| state.services.len()));
+    metrics.objects("Waiver", total(|state| state.waivers.len()));
     metrics.objects("PeerAuthentication", total(|state| state.peer_authentications.len()));
 }

@@ -174,7 +174,8 @@ impl Rule for DnsBlackhole {
             | Object::PeerAuthentication(_)
             | Object::MeshConfig(_)
             | Object::Revision(_)
-            | Object::ForeignPolicy(_) => Scope::Nothing,
+            | Object::ForeignPolicy(_)
+            | Object::Waiver(_) => Scope::Nothing,
         }
     }
 
@@ -307,7 +308,7 @@ fn workload_of<'a>(violation: &Violation, view: &View<'a>) -> Option<Cow<'a, Wor
             let policy = view.cluster.namespace(&violation.namespace)?.policies.get(name.as_str())?;
             Some(Cow::Owned(pod_to_come(policy)))
         }
-        Subject::Namespace => None,
+        Subject::Namespace | Subject::Waiver(_) => None,
     }
 }
 

@@ -193,7 +193,8 @@ impl Rule for MissingDefaultDeny {
                 | Object::PeerAuthentication(_)
                 | Object::MeshConfig(_)
                 | Object::Revision(_)
-                | Object::ForeignPolicy(_),
+                | Object::ForeignPolicy(_)
+                | Object::Waiver(_),
             ) => Scope::Nothing,
         }
     }
@@ -526,7 +527,7 @@ impl MissingDefaultDeny {
         }
         let workload = group.violations.iter().find_map(|violation| match &violation.subject {
             Subject::Workload(id) => Some(id),
-            Subject::Namespace | Subject::Policy(_) => None,
+            Subject::Namespace | Subject::Policy(_) | Subject::Waiver(_) => None,
         });
         // What the namespace holds is written by whoever reads this; the Namespace often is not.
         match (workload, group.state.policies.iter().next()) {

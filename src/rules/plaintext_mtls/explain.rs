@@ -319,7 +319,7 @@ impl<'a> Group<'_, 'a> {
                         let workload = self.moment.view.cluster.workload(&row.namespace, id)?;
                         workload.annotations.get(key).cloned()
                     }
-                    Subject::Namespace | Subject::Policy(_) => None,
+                    Subject::Namespace | Subject::Policy(_) | Subject::Waiver(_) => None,
                 });
                 format!("the annotation `{key}: {}` keeps traffic from the proxy", value.unwrap_or_default())
             }
@@ -425,7 +425,7 @@ impl<'a> Group<'_, 'a> {
                 let workload = self.moment.view.cluster.workload(&row.namespace, id);
                 workload.is_some_and(|workload| idle.policy.selector.is_subset(&workload.labels))
             }
-            Subject::Namespace | Subject::Policy(_) => idle.policy.selector.is_empty(),
+            Subject::Namespace | Subject::Policy(_) | Subject::Waiver(_) => idle.policy.selector.is_empty(),
         };
         let by = self.to().map(|to| to.by);
         let is_own = |policy: &PeerAuthentication| !policy.selector.is_empty();

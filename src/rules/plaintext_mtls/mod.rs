@@ -167,7 +167,9 @@ impl Rule for PlaintextMtls {
             },
             Object::MeshConfig(_) if before.mesh().root() == after.mesh().root() => Scope::Nothing,
             Object::MeshConfig(_) | Object::Revision(_) => Scope::Cluster,
-            Object::NetworkPolicy(_) | Object::Service(_) | Object::ForeignPolicy(_) => Scope::Nothing,
+            Object::NetworkPolicy(_) | Object::Service(_) | Object::ForeignPolicy(_) | Object::Waiver(_) => {
+                Scope::Nothing
+            }
         }
     }
 
@@ -318,7 +320,7 @@ fn posture_of<'a>(view: &View<'a>, namespace: &str, subject: &Subject) -> Option
         Subject::Namespace if namespace == mesh.root().namespace => Some(mesh.posture_of_new_namespaces()),
         Subject::Namespace => view.cluster.namespace(namespace).map(|_| mesh.posture_of_new_pods(namespace)),
         Subject::Workload(id) => view.cluster.workload(namespace, id).map(|workload| mesh.posture(workload)),
-        Subject::Policy(_) => None,
+        Subject::Policy(_) | Subject::Waiver(_) => None,
     }
 }
 

@@ -163,7 +163,8 @@ impl Rule for WildcardIpBlock {
             | Object::PeerAuthentication(_)
             | Object::MeshConfig(_)
             | Object::Revision(_)
-            | Object::ForeignPolicy(_) => Scope::Nothing,
+            | Object::ForeignPolicy(_)
+            | Object::Waiver(_) => Scope::Nothing,
         }
     }
 
@@ -343,7 +344,7 @@ impl WildcardIpBlock {
                 }
                 Some(policy.pods.sample())
             }
-            Subject::Namespace => None,
+            Subject::Namespace | Subject::Waiver(_) => None,
         };
         let Some(labels) = labels else { return Vec::new() };
         let contributes = |policy: &&NetworkPolicy| {

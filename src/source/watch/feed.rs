@@ -258,7 +258,8 @@ impl Feed {
             | Kind::Workload
             | Kind::NetworkPolicy
             | Kind::PeerAuthentication
-            | Kind::ForeignPolicy => None,
+            | Kind::ForeignPolicy
+            | Kind::Waiver => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! A fresh read of a namespace: what a denial found absent may be there by now.
 
-use futures::future::{try_join_all, try_join3};
+use futures::future::{try_join_all, try_join4};
 use kube::api::{GetParams, ListParams};
 use kube::core::Request;
 use kube::{Client, Error};
@@ -11,44 +11,61 @@ use super::feed::reason;
 use super::resources::Resource;
 use crate::cluster::Cluster;
 use crate::k8s::{self, Kind, TypeName};
-use crate::model::{Object, Str};
+use crate::model::{GROUP, Object, Str};
 
 /// Reads these namespaces anew, all at once. No resource version is given, so the API server
 /// answers with the most recent data (`resourceVersion` unset: "Most Recent").
 ///
-/// PeerAuthentications are left out where they are unread as it is: what rests on them is doubtful
-/// already, and what does not is not to suffer for it.
+/// PeerAuthentications and Waivers are left out where they are unread as it is: what rests on them is
+/// doubtful already, and what does not is not to suffer for it.
 pub(super) async fn renew(
     client: &Client,
     cluster: &Cluster,
     namespaces: &[Str],
     unread: &[Kind],
 ) -> Result<Cluster, String> {
-    let has_authentications = !unread.contains(&Kind::PeerAuthentication);
-    let reads = namespaces.iter().map(|namespace| read(client, namespace, has_authentications));
+    let reads = namespaces.iter().map(|namespace| read(client, namespace, unread));
     let found = try_join_all(reads).await.map_err(|error| reason(&error))?;
     let renewed = namespaces.iter().zip(found);
     Ok(renewed.fold(cluster.clone(), |cluster, (namespace, found)| cluster.with_fresh(namespace, found)))
 }
 
-async fn read(client: &Client, namespace: &str, has_authentications: bool) -> Result<Vec<Object>, Error> {
+async fn read(client: &Client, namespace: &str, unread: &[Kind]) -> Result<Vec<Object>, Error> {
     let policies = Resource::of("networking.k8s.io", "NetworkPolicy");
-    let (mut found, policies, authentications) =
-        try_join3(get_namespace(client, namespace), list(client, policies, "v1", namespace), async {
-            if has_authentications { list_authentications(client, namespace).await } else { Ok(Vec::new()) }
-        })
-        .await?;
+    let (mut found, policies, authentications, waivers) = try_join4(
+        get_namespace(client, namespace),
+        list(client, policies, "v1", namespace),
+        optional(
+            client,
+            Resource::of("security.istio.io", "PeerAuthentication"),
+            &["v1", "v1beta1"],
+            namespace,
+            unread,
+        ),
+        optional(client, Resource::of(GROUP, "Waiver"), &["v1alpha1"], namespace, unread),
+    )
+    .await?;
     found.extend(policies.into_iter().flatten());
     found.extend(authentications);
+    found.extend(waivers);
     Ok(found)
 }
 
-/// Whether Istio is installed, and in which version, is asked with it: its definitions may be as
-/// new as what they define. `v1` came with Istio 1.22, and an older one serves `v1beta1` alone.
-async fn list_authentications(client: &Client, namespace: &str) -> Result<Vec<Object>, Error> {
-    let authentications = Resource::of("security.istio.io", "PeerAuthentication");
-    for version in ["v1", "v1beta1"] {
-        if let Some(found) = list(client, authentications, version, namespace).await? {
+/// What may not be installed. Whether it is, and in which version, is asked with it: its definitions
+/// may be as new as what they define. Istio's `v1` came with 1.22, and an older one serves `v1beta1`
+/// alone.
+async fn optional(
+    client: &Client,
+    resource: &Resource,
+    versions: &[&str],
+    namespace: &str,
+    unread: &[Kind],
+) -> Result<Vec<Object>, Error> {
+    if unread.contains(&resource.known_as()) {
+        return Ok(Vec::new());
+    }
+    for version in versions {
+        if let Some(found) = list(client, resource, version, namespace).await? {
             return Ok(found);
         }
     }

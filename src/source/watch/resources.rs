@@ -43,6 +43,7 @@ pub(super) static RESOURCES: &[Resource] = &[
     Resource { place: Place::MeshRoot, ..builtin("configmaps", "", "ConfigMap") },
     builtin("mutatingwebhookconfigurations", "admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
     optional("peerauthentications", "security.istio.io", "PeerAuthentication"),
+    optional("waivers", "portcullis.dev", "Waiver"),
     optional("ciliumnetworkpolicies", "cilium.io", "CiliumNetworkPolicy"),
     optional("ciliumclusterwidenetworkpolicies", "cilium.io", "CiliumClusterwideNetworkPolicy"),
     // Calico's own API server serves the same objects again under `projectcalico.org`.

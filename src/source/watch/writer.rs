@@ -41,6 +41,7 @@ fn is_of(resource: &Resource, object: &Object) -> bool {
         Object::PeerAuthentication(_) => resource.kind == "PeerAuthentication",
         Object::MeshConfig(_) => resource.kind == "ConfigMap",
         Object::Revision(_) => resource.kind == "MutatingWebhookConfiguration",
+        Object::Waiver(_) => resource.kind == "Waiver",
         Object::ForeignPolicy(policy) => match resource.group {
             "networking.k8s.io" => policy.kind == resource.kind,
             group => policy.kind.strip_suffix(group).and_then(|rest| rest.strip_suffix('.')) == Some(resource.kind),

@@ -1,0 +1,330 @@
+//! Which waivers hold, and which finding each of them lets stand.
+//!
+//! What has run out counts as absent, from one moment to the next: whether a waiver holds is asked
+//! anew at every judgement, of the time it is given.
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{CL_RULE_FAILED, Entry, Meta, RULES, Severity, Subject, View, Violation, entry};
+use crate::model::{FieldPath, Str, Waiver, WaiverTerms, written};
+
+/// What waivers may do, and those that the configuration itself grants.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct WaiverSettings {
+    /// How many days ahead a waiver may reach, by the severity of the gravest rule it names.
+    pub max_days: MaxDays,
+    /// How often a Waiver may be prolonged: from its creation it lasts this many times longer than
+    /// `maxDays` at most. Then somebody has to decide anew and create another.
+    pub renewals: Renewals,
+    /// Waivers granted here and not by a Waiver of the cluster, each with its `namespace` and
+    /// `name`. What else they say is what a Waiver says in its `spec`.
+    pub list: Vec<GrantedHere>,
+}
+
+/// How many days ahead a waiver may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct MaxDays {
+    /// Of rules of severity low.
+    #[schemars(range(min = 1, max = 3650))]
+    #[serde(deserialize_with = "days")]
+    pub low: u16,
+    /// Of rules of severity medium.
+    #[schemars(range(min = 1, max = 3650))]
+    #[serde(deserialize_with = "days")]
+    pub medium: u16,
+    /// Of rules of severity high.
+    #[schemars(range(min = 1, max = 3650))]
+    #[serde(deserialize_with = "days")]
+    pub high: u16,
+    /// Of rules of severity critical.
+    #[schemars(range(min = 1, max = 3650))]
+    #[serde(deserialize_with = "days")]
+    pub critical: u16,
+}
+
+impl Default for MaxDays {
+    fn default() -> Self {
+        Self { low: 180, medium: 90, high: 30, critical: 14 }
+    }
+}
+
+/// A number of days that is not none and no mistake for for ever.
+fn days<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    let days = u16::deserialize(deserializer)?;
+    if (1..=3650).contains(&days) {
+        return Ok(days);
+    }
+    Err(serde::de::Error::custom(format!(
+        "{days} days is not what a waiver can last\nwrite 1 to 3650; a rule that is not wanted is switched off by its `action`"
+    )))
+}
+
+/// How often a Waiver may be prolonged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Renewals(#[schemars(range(min = 0, max = 100))] pub u8);
+
+impl Default for Renewals {
+    fn default() -> Self {
+        Self(2)
+    }
+}
+
+/// A waiver of the configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GrantedHere {
+    /// What to call it.
+    #[serde(deserialize_with = "written::name")]
+    #[schemars(with = "String")]
+    pub name: Str,
+    /// The namespace it is about.
+    #[serde(deserialize_with = "written::name")]
+    #[schemars(with = "String")]
+    pub namespace: Str,
+    #[serde(flatten)]
+    terms: Terms,
+}
+
+/// The terms of a waiver of the configuration: refused where they can mean nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[serde(transparent)]
+struct Terms(WaiverTerms);
+
+impl<'de> Deserialize<'de> for Terms {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let terms = WaiverTerms::deserialize(deserializer)?;
+        match unfit(&terms).into_iter().next() {
+            Some(Flaw { path, message, help }) => {
+                Err(serde::de::Error::custom(format!("`{}`: {message}\n{help}", path.as_str())))
+            }
+            None => Ok(Self(terms)),
+        }
+    }
+}
+
+impl GrantedHere {
+    /// As a Waiver of its namespace would say it.
+    pub fn waiver(&self) -> Waiver {
+        Waiver {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            created: None,
+            terms: self.terms.0.clone(),
+        }
+    }
+}
+
+/// Why a waiver does not hold, where it has not simply run out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flaw {
+    /// The field below `spec`.
+    pub path: FieldPath,
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub help: String,
+}
+
+/// What a waiver comes to at a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It holds until then.
+    Holds(Timestamp),
+    /// It has run out at that moment.
+    Expired(Timestamp),
+    /// It never held.
+    Invalid(Vec<Flaw>),
+}
+
+/// Whose leave a finding stands by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Waived {
+    /// When that ends.
+    pub ends: Timestamp,
+    /// `Waiver shop/legacy`, or `waiver legacy of the configuration`.
+    pub by: String,
+    /// Who answers for it.
+    pub owner: Str,
+    /// Why it was granted.
+    pub reason: String,
+    /// Its end as it was written.
+    pub until: Str,
+}
+
+/// `until 2027-01-31 by Waiver shop/legacy (owner payments): moves in Q1`.
+impl fmt::Display for Waived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { by, owner, reason, until, .. } = self;
+        write!(f, "until {until} by {by} (owner {owner}): {reason}")
+    }
+}
+
+impl WaiverSettings {
+    /// What a waiver comes to.
+    pub fn standing(&self, waiver: &Waiver, now: Timestamp) -> Standing {
+        let mut flaws = unfit(&waiver.terms);
+        let Some(ends) = waiver.terms.ends() else { return Standing::Invalid(flaws) };
+        flaws.extend(self.too_long(waiver, ends, now));
+        match flaws.is_empty() {
+            false => Standing::Invalid(flaws),
+            true if ends <= now => Standing::Expired(ends),
+            true => Standing::Holds(ends),
+        }
+    }
+
+    /// That a waiver reaches too far: from now, or from when it was created.
+    fn too_long(&self, waiver: &Waiver, ends: Timestamp, now: Timestamp) -> Option<Flaw> {
+        let named = waiver.terms.rules.iter().filter_map(|rule| entry(rule));
+        let gravest = named.map(|entry| entry.meta).max_by_key(|meta| meta.severity)?;
+        let MaxDays { low, medium, high, critical } = self.max_days;
+        let days = match gravest.severity {
+            Severity::Low => low,
+            Severity::Medium => medium,
+            Severity::High => high,
+            Severity::Critical => critical,
+        };
+        let path = FieldPath::new("expires");
+        let at_most = SignedDuration::from_hours(24 * i64::from(days));
+        // To the end of the last day: whoever writes a day means all of it.
+        let furthest = (now + at_most).max(end_of_day(now + at_most));
+        if ends > furthest {
+            return Some(Flaw {
+                path,
+                message: format!(
+                    "reaches too far ahead: a waiver of `{}` ({}) may reach {days} days",
+                    gravest.name,
+                    gravest.severity.as_str()
+                ),
+                help: format!("write `{}` or an earlier day", day_of(now + at_most)),
+            });
+        }
+        let last = waiver.created? + at_most * (i32::from(self.renewals.0) + 1);
+        (ends > end_of_day(last)).then(|| Flaw {
+            path,
+            message: format!(
+                "has been prolonged as often as it may be: {} times {days} days since it was created on {}",
+                self.renewals.0,
+                day_of(waiver.created.unwrap_or(now))
+            ),
+            help: format!(
+                "write `{}` or an earlier day; for longer, let its owner decide anew and create another",
+                day_of(last)
+            ),
+        })
+    }
+
+    /// By whose leave a violation stands, if by anybody's: of several, by the one that lasts longest.
+    pub(super) fn cover(&self, rule: &Meta, violation: &Violation, view: &View<'_>) -> Option<Waived> {
+        let of_cluster = view.cluster.namespace(&violation.namespace).map(|state| &state.waivers);
+        if self.list.is_empty() && of_cluster.is_none_or(crate::cluster::Table::is_empty) {
+            return None;
+        }
+        let by_cluster = of_cluster.into_iter().flat_map(|waivers| waivers.iter()).filter_map(|waiver| {
+            self.waives(waiver, rule, violation, view, || format!("Waiver {}/{}", waiver.namespace, waiver.name))
+        });
+        let here = self.list.iter().filter(|granted| granted.namespace == violation.namespace);
+        let by_configuration = here.filter_map(|granted| {
+            let by = || format!("waiver {} of the configuration", granted.name);
+            self.waives(&granted.waiver(), rule, violation, view, by)
+        });
+        by_cluster.chain(by_configuration).max()
+    }
+
+    fn waives(
+        &self,
+        waiver: &Waiver,
+        rule: &Meta,
+        violation: &Violation,
+        view: &View<'_>,
+        by: impl Fn() -> String,
+    ) -> Option<Waived> {
+        let WaiverTerms { rules, subjects, owner, reason, expires } = &waiver.terms;
+        if !rules.iter().any(|name| is_named(rule, name)) {
+            return None;
+        }
+        let is_about = match &violation.subject {
+            Subject::Namespace => subjects.is_everything(),
+            Subject::Policy(name) => subjects.is_about_policy(name),
+            Subject::Waiver(_) => false,
+            Subject::Workload(id) => {
+                let workload = view.cluster.workload(&violation.namespace, id);
+                let root = workload.map(|workload| view.cluster.root_owner(workload));
+                let ids: Vec<_> = [id].into_iter().chain(&root).collect();
+                subjects.is_about_workload(&ids, workload.map(|workload| &workload.labels))
+            }
+        };
+        let Standing::Holds(ends) = is_about.then(|| self.standing(waiver, view.now))? else { return None };
+        Some(Waived { ends, by: by(), owner: owner.clone(), reason: reason.clone(), until: expires.clone() })
+    }
+}
+
+/// What terms say that can mean nothing, whatever the time.
+pub(super) fn unfit(terms: &WaiverTerms) -> Vec<Flaw> {
+    let WaiverTerms { rules, subjects: _, owner, reason, expires } = terms;
+    let mut flaws = Vec::new();
+    let mut flaw = |path: FieldPath, message: String, help: String| flaws.push(Flaw { path, message, help });
+    if rules.is_empty() {
+        flaw(
+            FieldPath::new("rules"),
+            "names no rule".to_owned(),
+            "name what is waived: `[missing-default-deny]`".to_owned(),
+        );
+    }
+    for (i, name) in rules.iter().enumerate() {
+        if !RULES.iter().any(|entry| is_waivable(entry) && is_named(entry.meta, name)) {
+            let known: Vec<_> =
+                RULES.iter().filter(|entry| is_waivable(entry)).map(|entry| format!("`{}`", entry.meta.name)).collect();
+            flaw(
+                FieldPath::new("rules").index(i),
+                format!("`{name}` is no rule that can be waived"),
+                format!("these can: {}", known.join(", ")),
+            );
+        }
+    }
+    for (field, text, help) in [
+        ("owner", owner.as_str(), "name the team or the person who answers for it"),
+        ("reason", reason.as_str(), "say why it has to stand, and what will end it"),
+    ] {
+        if text.trim().is_empty() {
+            flaw(FieldPath::new(field), "is empty".to_owned(), help.to_owned());
+        }
+    }
+    if terms.ends().is_none() {
+        flaw(
+            FieldPath::new("expires"),
+            format!("`{expires}` is neither a day nor a time"),
+            "write the last day on which it holds, `2027-01-31`, or a time with its offset, `2027-01-31T18:00:00Z`"
+                .to_owned(),
+        );
+    }
+    flaws
+}
+
+/// What is said of waivers themselves, and of rules that fail, cannot be waived.
+fn is_waivable(entry: &Entry) -> bool {
+    entry.meta.name != CL_RULE_FAILED.name && entry.meta.name != super::invalid_waiver::NAME && entry.has_options()
+}
+
+fn is_named(rule: &Meta, name: &str) -> bool {
+    rule.name == name || rule.code.eq_ignore_ascii_case(name)
+}
+
+fn day_of(time: Timestamp) -> String {
+    time.to_string().split('T').next().unwrap_or_default().to_owned()
+}
+
+/// The end of the day, in UTC, that a moment is in.
+fn end_of_day(time: Timestamp) -> Timestamp {
+    let terms = WaiverTerms { expires: day_of(time).into(), ..WaiverTerms::default() };
+    terms.ends().unwrap_or(time)
+}
