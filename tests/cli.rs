@@ -139,6 +139,29 @@ fn check_is_clean_when_nothing_is_wrong() {
 }
 
 #[test]
+fn check_honours_a_waiver_among_the_manifests_until_its_day() {
+    let waiver = |days: i64| {
+        let ends = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24 * days);
+        format!(
+            "{OPEN}---\napiVersion: portcullis.dev/v1alpha1\nkind: Waiver\nmetadata: {{name: legacy, namespace: shop}}\nspec:\n  rules: [NP001]\n  match: {{}}\n  owner: payments\n  reason: moves in January\n  expires: \"{ends}\"\n"
+        )
+    };
+    let (code, out, _) = with(&[]).stdin(&waiver(10)).run("check -");
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("waived[NP001]: namespace `shop`") && out.contains("= waived: until "), "{out}");
+    assert!(out.contains("by Waiver shop/legacy (owner payments): moves in"), "{out}");
+    assert!(out.contains("1 waived in "), "{out}");
+    let (_, json, _) = with(&[]).stdin(&waiver(10)).run("check - --output json");
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["findings"][0]["waived"]["owner"], "payments");
+    assert_eq!(report["summary"]["waived"], 1);
+
+    let (code, out, _) = with(&[]).stdin(&waiver(-1)).run("check -");
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("deny[NP001]") && out.contains("warn[CL006]: Waiver shop/legacy has run out"), "{out}");
+}
+
+#[test]
 fn check_of_an_open_namespace_offers_a_policy() {
     assert_snapshot!(with(&[]).stdin(OPEN).told("check -"));
 }

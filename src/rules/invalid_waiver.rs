@@ -159,10 +159,7 @@ fn explain(violation: &Violation, moment: &Moment<'_>) -> Option<Finding> {
 
 /// The message of a flaw behind the name of its field.
 fn said(flaw: &Flaw) -> String {
-    match flaw.message.starts_with('`') {
-        true => format!("does not hold: {}", flaw.message),
-        false => flaw.message.clone(),
-    }
+    if flaw.message.starts_with('`') { format!("does not hold: {}", flaw.message) } else { flaw.message.clone() }
 }
 
 /// `spec` and what is below it.

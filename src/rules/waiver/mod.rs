@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{CL_RULE_FAILED, Entry, Meta, RULES, Severity, Subject, View, Violation, entry};
+use crate::cluster::Table;
 use crate::model::{FieldPath, Str, Waiver, WaiverTerms, written};
 
 /// What waivers may do, and those that the configuration itself grants.
@@ -226,10 +227,10 @@ impl WaiverSettings {
     /// By whose leave a violation stands, if by anybody's: of several, by the one that lasts longest.
     pub(super) fn cover(&self, rule: &Meta, violation: &Violation, view: &View<'_>) -> Option<Waived> {
         let of_cluster = view.cluster.namespace(&violation.namespace).map(|state| &state.waivers);
-        if self.list.is_empty() && of_cluster.is_none_or(crate::cluster::Table::is_empty) {
+        if self.list.is_empty() && of_cluster.is_none_or(Table::is_empty) {
             return None;
         }
-        let by_cluster = of_cluster.into_iter().flat_map(|waivers| waivers.iter()).filter_map(|waiver| {
+        let by_cluster = of_cluster.into_iter().flat_map(Table::iter).filter_map(|waiver| {
             self.waives(waiver, rule, violation, view, || format!("Waiver {}/{}", waiver.namespace, waiver.name))
         });
         let here = self.list.iter().filter(|granted| granted.namespace == violation.namespace);

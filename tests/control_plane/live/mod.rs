@@ -6,6 +6,7 @@ mod labels;
 mod lifecycle;
 mod mesh;
 mod modes;
+mod waivers;
 
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::Status;
