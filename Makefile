@@ -8,7 +8,7 @@ CARGO_DENY_VERSION = 0.20.2
 export CARGO_TARGET_DIR = target
 
 .DEFAULT_GOAL := help
-.PHONY: help build release check fmt lint docs deps test control-plane bench bench-engine bench-scale bench-server bench-cluster fuzz certs-dev demo demo-cluster run update clean
+.PHONY: help build release check fmt lint docs deps test control-plane helm bench bench-engine bench-scale bench-server bench-cluster fuzz certs-dev demo demo-cluster run update clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,11 +36,14 @@ deps:
 		$(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION); }
 	$(CARGO) deny --locked --config .cargo/deny.toml check bans licenses sources
 
-test: control-plane ## every test
+test: control-plane helm ## every test
 	$(CARGO) test --locked
 
 control-plane: ## build etcd, an API server and kubectl for the tests, once
 	@tests/control-plane/build > /dev/null
+
+helm: ## build Helm for the tests of the chart, once
+	@tests/helm/build > /dev/null
 
 bench: bench-engine bench-scale bench-server bench-cluster ## measure speed and size
 
@@ -77,8 +80,9 @@ run: build certs-dev ## the gate over the example cluster, until Ctrl-C
 	@echo
 	$(PORTCULLIS) serve --cluster deploy/demo/cluster --tls-cert certs-dev/tls.crt --tls-key certs-dev/tls.key --linger 0
 
-update: ## write anew what is generated: the README's tables
+update: helm ## write anew what is generated: the README's tables, parts of the chart, the plain manifests
 	UPDATE_GENERATED=1 $(CARGO) test --locked --test documentation
+	UPDATE_GENERATED=1 $(CARGO) test --locked --test chart generated
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -11,7 +11,7 @@ mod watch;
 
 pub use files::stamp;
 pub use manifests::{Fault, Manifests, Note, Unreadable};
-pub use watch::{Error as LiveError, Live, configuration};
+pub use watch::{Error as LiveError, Live, configuration, watched};
 
 use crate::cluster::{Cluster, NamespaceState};
 use crate::telemetry::Metrics;

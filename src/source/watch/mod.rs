@@ -31,6 +31,12 @@ use crate::telemetry::{Metrics, Telemetry};
 use discovery::Discovery;
 use health::Health;
 
+/// The resources that are watched, by group and plural: what an account must be able to read.
+/// ConfigMaps are in it, of which those of the mesh's root namespace alone are read.
+pub fn watched() -> impl Iterator<Item = (&'static str, &'static str)> {
+    resources::RESOURCES.iter().map(|resource| (resource.group, resource.name))
+}
+
 /// How long connecting to the API server may take.
 const CONNECT_TIME: Duration = Duration::from_secs(5);
 /// How often gauges are set.

@@ -1,0 +1,229 @@
+//! What the chart renders, without a cluster.
+
+use serde_json::{Value, json};
+
+use crate::helm::{chart, helm, object, rendered, shape, shapes};
+
+#[test]
+fn helm_lints_the_chart_in_every_shape() {
+    for (name, path) in shapes() {
+        let said = helm([
+            "lint",
+            "--strict",
+            "--namespace",
+            "portcullis",
+            chart().to_str().unwrap(),
+            "--values",
+            path.to_str().unwrap(),
+        ]);
+        assert!(said.status.success(), "{name}: {}", String::from_utf8_lossy(&said.stdout));
+    }
+}
+
+#[test]
+fn values_nobody_reads_or_that_mean_nothing_are_refused() {
+    for (set, named) in [
+        ("replicas=3", "replicas"),
+        ("mode=enforced", "mode"),
+        ("replicaCount=0", "replicaCount"),
+        ("webhook.failurePolicy=fail", "failurePolicy"),
+        ("webhook.timeoutSeconds=31", "timeoutSeconds"),
+        ("image.digest=latest", "digest"),
+        ("certificates.mode=selfsigned", "mode"),
+        ("config.rules.no-such-rule.action=warn", "no-such-rule"),
+        ("config.rules.wildcard-ip-block.maxShare=101", "maxShare"),
+        ("config.cni.name=flanel", "cni"),
+        ("config.waivers.maxDays.high=0", "high"),
+        ("ports.webhook=0", "webhook"),
+    ] {
+        let said = rendered(&["--set", set]).expect_err(set);
+        assert!(said.contains(named), "{set}: {said}");
+    }
+}
+
+#[test]
+fn what_would_not_work_is_said_before_it_is_tried() {
+    let fails = |words: &[&str]| rendered(words).expect_err(&words.join(" "));
+    let said = fails(&["--namespace", "kube-system"]);
+    assert!(said.contains("the gate cannot run in kube-system") && said.contains("--create-namespace"), "{said}");
+    let said = fails(&["--set", "probe.namespace=portcullis"]);
+    assert!(said.contains("the gate's own namespace is left out"), "{said}");
+    let said = fails(&["--set", "certificates.mode=secret"]);
+    assert!(said.contains("certificates.secret.name"), "{said}");
+    let said = fails(&["--set", "config.mode=enforce"]);
+    assert!(said.contains("set the value `mode` of the chart"), "{said}");
+}
+
+/// The configuration file in the rendered ConfigMap.
+fn configuration(objects: &[Value]) -> String {
+    object(objects, "ConfigMap", "portcullis")["data"]["portcullis.yaml"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_configuration_of_every_shape_is_one_the_gate_takes() {
+    for (name, _) in shapes() {
+        let text = configuration(&shape(&name));
+        let read = portcullis::config::read(portcullis::yaml::Source::new("portcullis.yaml", text.clone()));
+        assert!(read.is_ok(), "{name}: {}\n{text}", read.unwrap_err());
+    }
+    let warns = configuration(&shape("default"));
+    assert!(warns.contains("mode: warn"), "it is not safe on the first day:\n{warns}");
+    let elsewhere = configuration(&rendered(&["--namespace", "guard"]).unwrap());
+    assert!(elsewhere.contains("- guard"), "its own namespace is exempt wherever it is:\n{elsewhere}");
+}
+
+#[test]
+fn the_gates_own_namespace_passes_the_restricted_profile() {
+    let objects = shape("default");
+    let of_gate =
+        objects.iter().filter(|it| matches!(it["kind"].as_str().unwrap(), "Deployment" | "Service" | "NetworkPolicy"));
+    let mut manifests = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "portcullis" } })];
+    manifests.extend(of_gate.cloned());
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": manifests }).to_string();
+    let manifests = portcullis::source::Manifests::of(portcullis::yaml::Source::new("chart", list), "portcullis");
+    let strict = "{profile: restricted, namespaces: {exempt: []}}";
+    let rules = portcullis::config::read(portcullis::yaml::Source::new("c", strict)).unwrap().rule_set();
+    let mut findings = rules.judge_all(&manifests.applied_to_empty(), jiff::Timestamp::now());
+    findings.retain(|finding| finding.namespace.as_deref() == Some("portcullis"));
+    assert!(findings.is_empty(), "{findings:#?}");
+    assert!(manifests.objects() >= 4, "the rules read it");
+}
+
+#[test]
+fn the_pods_fit_the_restricted_pod_security_standard() {
+    let objects = shape("default");
+    let pod = &object(&objects, "Deployment", "portcullis")["spec"]["template"]["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert_eq!(pod["enableServiceLinks"], false);
+    for container in pod["containers"].as_array().unwrap() {
+        let context = &container["securityContext"];
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+        assert!(container["resources"]["requests"]["memory"].is_string());
+    }
+}
+
+#[test]
+fn a_pod_has_time_for_all_of_its_way_down() {
+    for (name, _) in shapes() {
+        let objects = shape(&name);
+        let pod = &object(&objects, "Deployment", "portcullis")["spec"]["template"]["spec"];
+        let container = &pod["containers"][0];
+        let seconds = |flag: &str| -> i64 {
+            let flag = format!("--{flag}=");
+            let mut arguments = container["args"].as_array().unwrap().iter().filter_map(Value::as_str);
+            arguments.find_map(|argument| argument.strip_prefix(&flag)).unwrap().parse().unwrap()
+        };
+        let before = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64().unwrap();
+        let grace = pod["terminationGracePeriodSeconds"].as_i64().unwrap();
+        assert!(before > 0 && grace > before + seconds("linger") + seconds("drain"), "{name}: {grace}");
+    }
+}
+
+#[test]
+fn what_the_program_is_started_with_it_takes() {
+    for (name, _) in shapes() {
+        let objects = shape(&name);
+        let container = &object(&objects, "Deployment", "portcullis")["spec"]["template"]["spec"]["containers"][0];
+        let arguments = container["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap());
+        let said =
+            std::process::Command::new(crate::support::BINARY).args(arguments).arg("--no-such-flag").output().unwrap();
+        let said = String::from_utf8(said.stderr).unwrap();
+        // The first thing it does not know is the one it cannot know.
+        assert!(said.contains("unexpected argument '--no-such-flag'"), "{name}: {said}");
+    }
+}
+
+/// The entry of this name in the webhook configuration.
+fn entry<'a>(objects: &'a [Value], name: &str) -> Option<&'a Value> {
+    let entries = object(objects, "ValidatingWebhookConfiguration", "portcullis")["webhooks"].as_array().unwrap();
+    entries.iter().find(|entry| entry["name"] == name)
+}
+
+fn expressions(entry: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let conditions = entry["matchConditions"].as_array().unwrap().iter();
+    conditions.map(|it| (text(&it["name"]), text(&it["expression"]))).collect()
+}
+
+#[test]
+fn the_webhook_asks_what_the_program_itself_would_register_for() {
+    for name in ["default", "enforce"] {
+        let objects = shape(name);
+        let configuration = configuration(&objects);
+        let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chart-{name}.yaml"));
+        std::fs::write(&folder, configuration).unwrap();
+        let printed = std::process::Command::new(crate::support::BINARY)
+            .args(["webhook", "--service", "portcullis/portcullis", "-o", "json", "--config"])
+            .arg(&folder)
+            .output()
+            .unwrap();
+        let registration: Value = serde_json::from_slice(&printed.stdout).unwrap();
+        let (ours, its) = (entry(&objects, "gate.portcullis.dev").unwrap(), &registration["webhooks"][0]);
+        assert_eq!(ours["rules"], its["rules"], "{name}");
+        assert_eq!(expressions(ours), expressions(its), "{name}");
+        let excluded = |entry: &Value| entry["namespaceSelector"]["matchExpressions"][0].clone();
+        assert_eq!(excluded(ours), excluded(its), "{name}");
+        for field in ["sideEffects", "matchPolicy", "admissionReviewVersions", "timeoutSeconds"] {
+            assert_eq!(ours[field], its[field], "{name} {field}");
+        }
+    }
+}
+
+#[test]
+fn nothing_depends_on_the_gate_before_it_is_proved() {
+    for (name, _) in shapes() {
+        let objects = shape(&name);
+        assert_eq!(entry(&objects, "gate.portcullis.dev").unwrap()["failurePolicy"], "Ignore", "{name}");
+        for entry in object(&objects, "ValidatingWebhookConfiguration", "portcullis")["webhooks"].as_array().unwrap() {
+            if name != "own-secret" {
+                assert!(entry["clientConfig"].get("caBundle").is_none(), "{name}: set at run time");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_disruption_budget_is_there_where_one_replica_may_go() {
+    let has = |shape_name: &str| shape(shape_name).iter().any(|it| it["kind"] == "PodDisruptionBudget");
+    assert!(has("default") && has("autoscaling") && !has("single-replica"));
+    let objects = shape("default");
+    let deployment = &object(&objects, "Deployment", "portcullis")["spec"];
+    assert_eq!(deployment["replicas"], 2);
+    assert_eq!(deployment["strategy"]["rollingUpdate"], json!({ "maxUnavailable": 0, "maxSurge": 1 }));
+    assert!(object(&shape("autoscaling"), "Deployment", "portcullis")["spec"].get("replicas").is_none());
+}
+
+#[test]
+fn every_alert_has_a_page_in_the_runbook_and_rests_on_metrics_there_are() {
+    let objects = shape("monitoring");
+    let runbook = std::fs::read_to_string(chart().join("RUNBOOK.md")).unwrap();
+    let alerts = object(&objects, "PrometheusRule", "portcullis")["spec"]["groups"][0]["rules"].as_array().unwrap();
+    assert!(alerts.len() >= 10);
+    let known: Vec<_> = portcullis::telemetry::metrics::CATALOGUE.iter().map(|metric| metric.name).collect();
+    let dashboard = object(&objects, "ConfigMap", "portcullis-dashboard")["data"]["portcullis.json"].as_str().unwrap();
+    let dashboard: Value = serde_json::from_str(dashboard).unwrap();
+    let mut expressions = Vec::new();
+    for alert in alerts {
+        let name = alert["alert"].as_str().unwrap();
+        assert!(runbook.contains(&format!("\n## {name}\n")), "{name} has no page");
+        assert!(alert["annotations"]["runbook_url"].as_str().unwrap().ends_with(&format!("#{}", name.to_lowercase())));
+        expressions.push(alert["expr"].as_str().unwrap().to_owned());
+    }
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let targets = panel["targets"].as_array().unwrap().iter();
+        expressions.extend(targets.map(|target| target["expr"].as_str().unwrap().to_owned()));
+    }
+    let mut seen = 0;
+    for expression in expressions {
+        let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for word in words.filter(|word| word.starts_with("portcullis_")) {
+            let name = word.trim_end_matches("_bucket");
+            assert!(known.contains(&name), "no metric `{name}`: {expression}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 20);
+}
