@@ -21,7 +21,7 @@
 //! |---|---|---|
 //! | domain | [`netset`], [`model`], [`cluster`], [`reach`], [`mesh`], [`rules`] | the meaning: pure, synchronous, no clock, no I/O, cannot fail |
 //! | adapters | [`prose`], [`yaml`], [`k8s`], [`source`], [`config`], [`report`], [`telemetry`] | bytes into values and back |
-//! | uses | [`admission`] | one review from bytes to bytes, a pure function |
+//! | uses | [`admission`], [`audit`] | one review from bytes to bytes, a pure function; what stands, judged and told |
 //! | edges | [`server`], [`cli`] | sockets, files, signals, exit codes |
 //!
 //! `tests/architecture.rs` holds who may import whom.
@@ -62,6 +62,8 @@ pub mod report;
 pub mod admission;
 
 pub mod telemetry;
+
+pub mod audit;
 
 pub mod server;
 

@@ -1,0 +1,280 @@
+//! Events, where a verdict changes: for those who look at an object and not at reports.
+//!
+//! They are named after what they say, so that what one replica has told another does not tell
+//! again; and there is a budget, so that a change that breaks ten thousand objects is a few dozen
+//! Events and a number.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::api::{Api, DynamicObject, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, Error};
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{Scan, content};
+use crate::cluster::Cluster;
+use crate::model::ObjectRef;
+use crate::rules::{RuleSet, Standing};
+use crate::telemetry::Metrics;
+
+/// How many Events may be written at once, and how often one more.
+const BURST: u32 = 25;
+const ONE_EVERY: Duration = Duration::from_secs(10);
+/// How many days before a waiver ends its owner is told.
+const DAYS_BEFORE: [i64; 3] = [1, 7, 14];
+/// The longest note an Event takes.
+const MOST_NOTE: usize = 1000;
+
+/// What writes Events, and what it compares with.
+pub(super) struct Teller {
+    client: Client,
+    metrics: Metrics,
+    identity: String,
+    /// The verdict of each object and rule at the last scan; nothing before the first.
+    known: Option<BTreeMap<Key, &'static str>>,
+    budget: Budget,
+    /// What was told of waivers, which stand at their stage for days.
+    told: BTreeSet<(ObjectRef, String)>,
+}
+
+type Key = (ObjectRef, &'static str);
+
+/// A bucket that fills by one token at a time.
+struct Budget {
+    tokens: u32,
+    since: Instant,
+}
+
+impl Budget {
+    fn take(&mut self, now: Instant) -> bool {
+        let filled = now.duration_since(self.since).as_secs() / ONE_EVERY.as_secs();
+        if let Ok(filled @ 1..) = u32::try_from(filled) {
+            self.tokens = self.tokens.saturating_add(filled).min(BURST);
+            self.since += ONE_EVERY * filled;
+        }
+        let has = self.tokens > 0;
+        self.tokens = self.tokens.saturating_sub(1);
+        has
+    }
+}
+
+/// Something to tell.
+struct Event {
+    object: ObjectRef,
+    is_warning: bool,
+    reason: &'static str,
+    note: String,
+    /// What makes it the same as one that was told already.
+    sameness: String,
+}
+
+impl Teller {
+    pub(super) fn new(client: Client, metrics: Metrics, identity: String) -> Self {
+        let budget = Budget { tokens: BURST, since: Instant::now() };
+        Self { client, metrics, identity, known: None, budget, told: BTreeSet::new() }
+    }
+
+    /// Tells what has changed since the last scan. The first scan of a term only looks: what stands
+    /// was told by whoever audited before, or is in the reports.
+    pub(super) async fn tell(
+        &mut self,
+        rules: &RuleSet,
+        cluster: &Cluster,
+        scan: &Scan,
+        may_go_on: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        let mut verdicts: BTreeMap<Key, (&'static str, &str)> = BTreeMap::new();
+        // Gravest first, so that the gravest verdict of an object and a rule is the one that counts.
+        for finding in &scan.findings {
+            let verdict = (content::verdict(finding), finding.message.as_str());
+            verdicts.entry((finding.object.clone(), finding.rule.name)).or_insert(verdict);
+        }
+        let mut events = Vec::new();
+        if let Some(known) = &self.known {
+            for (key, (verdict, message)) in &verdicts {
+                if known.get(key) != Some(verdict) {
+                    events.push(changed(key, verdict, message));
+                }
+            }
+            let mended = known.iter().filter(|(key, verdict)| **verdict != "skip" && !verdicts.contains_key(key));
+            events.extend(mended.filter(|((object, _), _)| is_there(cluster, object)).map(|(key, _)| mended_event(key, scan.at)));
+        }
+        let ending = ending(rules, cluster, scan.at);
+        let stages: BTreeSet<_> = ending.iter().map(|it| (it.object.clone(), it.sameness.clone())).collect();
+        events.extend(ending.into_iter().filter(|it| !self.told.contains(&(it.object.clone(), it.sameness.clone()))));
+        self.told = stages;
+        self.known = Some(verdicts.into_iter().map(|(key, (verdict, _))| (key, verdict)).collect());
+        for event in events {
+            if !may_go_on() {
+                break;
+            }
+            if !self.budget.take(Instant::now()) {
+                self.metrics.event_dropped();
+                continue;
+            }
+            self.write(&event, scan.at).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, event: &Event, now: Timestamp) -> Result<(), Error> {
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("events.k8s.io", "v1", "Event"));
+        // Of what has no namespace Events are in `default`, as Kubernetes' own are.
+        let namespace = match (&event.object.namespace, event.object.kind.as_str()) {
+            (Some(namespace), _) => namespace.as_str(),
+            (None, "Namespace") => event.object.name.as_str(),
+            (None, _) => "default",
+        };
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let mut hasher = DefaultHasher::new();
+        (&event.object.kind, &event.object.name, event.reason, &event.sameness).hash(&mut hasher);
+        let name: String = event.object.name.chars().take(200).filter(|c| *c != '*').collect();
+        let name = format!("{}.{:016x}", name.trim_end_matches(['-', '.']), hasher.finish());
+        let written = json!({
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": { "name": name, "namespace": namespace },
+            "eventTime": format!("{now:.6}"),
+            "reportingController": "portcullis.dev/audit",
+            "reportingInstance": self.identity,
+            "action": "Audit",
+            "reason": event.reason,
+            "type": if event.is_warning { "Warning" } else { "Normal" },
+            "note": event.note.chars().take(MOST_NOTE).collect::<String>(),
+            "regarding": content::object(&event.object),
+        });
+        let written: DynamicObject = serde_json::from_value(written).map_err(Error::SerdeError)?;
+        match api.create(&PostParams::default(), &written).await {
+            Ok(_) => {
+                self.metrics.event_written();
+                Ok(())
+            }
+            // Told before; or the namespace has gone meanwhile, or is going.
+            Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(Error::Api(status)) if status.code == 403 && status.message.contains("being terminated") => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn changed((object, rule): &Key, verdict: &'static str, message: &str) -> Event {
+    let (is_warning, reason) = match verdict {
+        "fail" => (true, "PolicyViolation"),
+        "warn" | "error" => (true, "PolicyWarning"),
+        _ => (false, "PolicyWaived"),
+    };
+    Event {
+        object: object.clone(),
+        is_warning,
+        reason,
+        note: format!("[{rule}] {message}"),
+        sameness: format!("{rule} {message}"),
+    }
+}
+
+fn mended_event((object, rule): &Key, at: Timestamp) -> Event {
+    Event {
+        object: object.clone(),
+        is_warning: false,
+        reason: "PolicyMended",
+        note: format!("[{rule}] nothing to object to any more"),
+        sameness: format!("{rule} {at}"),
+    }
+}
+
+/// Whether an object is there to tell something of.
+fn is_there(cluster: &Cluster, object: &ObjectRef) -> bool {
+    let namespace = object.namespace.as_ref().unwrap_or(&object.name);
+    cluster.namespace(namespace).is_some_and(|state| {
+        state.object.is_some()
+            && match object.kind.as_str() {
+                "NetworkPolicy" => state.policies.get(&object.name).is_some(),
+                "PeerAuthentication" => state.peer_authentications.get(&object.name).is_some(),
+                "Waiver" => state.waivers.get(&object.name).is_some(),
+                "Namespace" => true,
+                _ => state.workloads.iter().any(|it| it.id.kind == object.kind && it.id.name == object.name),
+            }
+    })
+}
+
+/// The waivers that end soon, each at the last of its stages it has reached.
+fn ending(rules: &RuleSet, cluster: &Cluster, now: Timestamp) -> Vec<Event> {
+    let mut events = Vec::new();
+    for waiver in cluster.namespaces().flat_map(|state| state.waivers.iter()) {
+        let object = crate::model::Object::Waiver(waiver.clone()).reference();
+        let owner = &waiver.terms.owner;
+        let (stage, note) = match rules.environment.waivers.standing(waiver, now) {
+            Standing::Holds(ends) => {
+                let within = |days: &i64| ends.duration_since(now) <= SignedDuration::from_hours(24 * days);
+                let Some(days) = DAYS_BEFORE.into_iter().find(|days| within(days)) else { continue };
+                let s = if days == 1 { "" } else { "s" };
+                (days.to_string(), format!("ends in less than {days} day{s}, on {}; ask {owner}", waiver.terms.expires))
+            }
+            Standing::Expired(_) => {
+                ("expired".to_owned(), format!("has run out ({}) and counts as absent; ask {owner}", waiver.terms.expires))
+            }
+            Standing::Invalid(_) => continue,
+        };
+        let rules: Vec<&str> = waiver.terms.rules.iter().map(|rule| rule.as_str()).collect();
+        events.push(Event {
+            object,
+            is_warning: true,
+            reason: "WaiverEnds",
+            note: format!("the waiver of {} {note}", rules.join(", ")),
+            sameness: format!("{stage} {}", waiver.terms.expires),
+        });
+    }
+    events
+}
+
+/// The waivers by what they come to, for the gauge: each stage counts those of the later ones too.
+pub(super) fn waivers_by_state(rules: &RuleSet, cluster: &Cluster, now: Timestamp) -> [(&'static str, i64); 6] {
+    let mut states =
+        [("active", 0), ("expires_within_14_days", 0), ("expires_within_7_days", 0), ("expires_within_1_day", 0), ("expired", 0), ("invalid", 0)];
+    let mut count = |name: &str| {
+        if let Some(state) = states.iter_mut().find(|(state, _)| *state == name) {
+            state.1 += 1;
+        }
+    };
+    let settings = &rules.environment.waivers;
+    let here = settings.list.iter().map(crate::rules::GrantedHere::waiver);
+    let all = cluster.namespaces().flat_map(|state| state.waivers.iter()).map(|waiver| waiver.as_ref().clone());
+    for waiver in all.chain(here) {
+        match settings.standing(&waiver, now) {
+            Standing::Holds(ends) => {
+                count("active");
+                let left = ends.duration_since(now);
+                for (days, state) in [(14, "expires_within_14_days"), (7, "expires_within_7_days"), (1, "expires_within_1_day")] {
+                    if left <= SignedDuration::from_hours(24 * days) {
+                        count(state);
+                    }
+                }
+            }
+            Standing::Expired(_) => count("expired"),
+            Standing::Invalid(_) => count("invalid"),
+        }
+    }
+    states
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_budget_holds_a_burst_and_fills_by_time() {
+        let start = Instant::now();
+        let mut budget = Budget { tokens: BURST, since: start };
+        let taken = (0..100).filter(|_| budget.take(start)).count();
+        assert_eq!(taken, 25);
+        assert!(!budget.take(start + ONE_EVERY - Duration::from_millis(1)));
+        assert!(budget.take(start + ONE_EVERY));
+        assert!(!budget.take(start + ONE_EVERY));
+        let later = start + Duration::from_secs(86_400);
+        assert_eq!((0..100).filter(|_| budget.take(later)).count(), 25);
+    }
+}
