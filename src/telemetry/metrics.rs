@@ -65,6 +65,9 @@ pub static CATALOGUE: &[&Metric] = &[
     &CERTIFICATE_NOT_AFTER,
     &CERTIFICATE_RELOADS,
     &CERTIFICATE_LAST_RELOAD_SUCCESS,
+    &WEBHOOK_STATE,
+    &WEBHOOK_REPAIRS,
+    &PROBES,
     &CONFIG_RELOADS,
     &CONFIG_LAST_RELOAD_SUCCESS,
     &BUILD_INFO,
@@ -132,8 +135,29 @@ const OBJECTS: Metric = Metric {
 const CERTIFICATE_NOT_AFTER: Metric = Metric {
     name: "portcullis_certificate_not_after_seconds",
     kind: Kind::Gauge,
-    labels: &[],
-    help: "When the served certificate expires, in seconds since 1970.",
+    labels: &["certificate"],
+    help: "When a certificate expires, in seconds since 1970: `leaf`, the one that is served; `ca`, the authority that issues it here; `ca_bundle`, the last of those by which the webhook configuration has it verified. 0 where there is none.",
+};
+
+const WEBHOOK_STATE: Metric = Metric {
+    name: "portcullis_webhook_state",
+    kind: Kind::Gauge,
+    labels: &["state"],
+    help: "What holds of the webhook configuration, 1 or 0: `registered`, it is there; `trusted`, its `caBundle` verifies the served certificate; `proved`, the last probe through the API server was denied as it must be; `failing_closed`, its `failurePolicy` is `Fail`; `covers_rules`, it asks about all that the rules judge.",
+};
+
+const WEBHOOK_REPAIRS: Metric = Metric {
+    name: "portcullis_webhook_repairs_total",
+    kind: Kind::Counter,
+    labels: &["field"],
+    help: "Times a field of the webhook configuration was set by this replica, because it was not as it should be.",
+};
+
+const PROBES: Metric = Metric {
+    name: "portcullis_probes_total",
+    kind: Kind::Counter,
+    labels: &["result"],
+    help: "Dry runs of a known violation sent through the API server, by what came of them.",
 };
 
 const CERTIFICATE_RELOADS: Metric = Metric {
@@ -284,6 +308,101 @@ impl Rejection {
     }
 }
 
+/// A certificate whose expiry is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiring {
+    /// The server's own.
+    Leaf,
+    /// The authority that issues it, where the gate is that itself.
+    Authority,
+    /// What the webhook configuration verifies it by.
+    Bundle,
+}
+
+impl Expiring {
+    const ALL: [Self; 3] = [Self::Leaf, Self::Authority, Self::Bundle];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leaf => "leaf",
+            Self::Authority => "ca",
+            Self::Bundle => "ca_bundle",
+        }
+    }
+}
+
+/// Something that holds of the webhook configuration, or does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookState {
+    /// It is there.
+    Registered,
+    /// It verifies the served certificate.
+    Trusted,
+    /// The last probe was denied.
+    Proved,
+    /// What is not answered is refused.
+    FailingClosed,
+    /// It asks about all that the rules judge.
+    CoversRules,
+}
+
+impl WebhookState {
+    const ALL: [Self; 5] = [Self::Registered, Self::Trusted, Self::Proved, Self::FailingClosed, Self::CoversRules];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Trusted => "trusted",
+            Self::Proved => "proved",
+            Self::FailingClosed => "failing_closed",
+            Self::CoversRules => "covers_rules",
+        }
+    }
+}
+
+/// A field of the webhook configuration that the gate keeps as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// `caBundle`.
+    Bundle,
+    /// `failurePolicy`.
+    FailurePolicy,
+}
+
+impl Repair {
+    const ALL: [Self; 2] = [Self::Bundle, Self::FailurePolicy];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bundle => "ca_bundle",
+            Self::FailurePolicy => "failure_policy",
+        }
+    }
+}
+
+/// What came of a dry run of a known violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// It was denied, as it must be.
+    Denied,
+    /// It was let through.
+    Admitted,
+    /// It could not be asked.
+    Failed,
+}
+
+impl Probed {
+    const ALL: [Self; 3] = [Self::Denied, Self::Admitted, Self::Failed];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Admitted => "admitted",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The metrics of one process. A clone is a reference count.
 #[derive(Clone)]
 pub struct Metrics {
@@ -303,7 +422,10 @@ struct Series {
     connections: IntGauge,
     view_age: Gauge,
     objects: IntGaugeVec,
-    certificate_not_after: Gauge,
+    certificate_not_after: [IntGauge; Expiring::ALL.len()],
+    webhook_state: [IntGauge; WebhookState::ALL.len()],
+    webhook_repairs: [IntCounter; Repair::ALL.len()],
+    probes: [IntCounter; Probed::ALL.len()],
     certificate: Reloads,
     config: Reloads,
 }
@@ -328,6 +450,10 @@ impl Default for Metrics {
         );
         let rejected = counters(&registry, &REJECTED);
         let confirmations = counters(&registry, &CONFIRMATIONS);
+        let not_after = gauges(&registry, &CERTIFICATE_NOT_AFTER);
+        let webhook_state = gauges(&registry, &WEBHOOK_STATE);
+        let webhook_repairs = counters(&registry, &WEBHOOK_REPAIRS);
+        let probes = counters(&registry, &PROBES);
         let build = gauges(&registry, &BUILD_INFO);
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("PORTCULLIS_COMMIT")]).set(1);
         Self {
@@ -344,10 +470,10 @@ impl Default for Metrics {
                 connections: gauge(&registry, &CONNECTIONS),
                 objects: gauges(&registry, &OBJECTS),
                 view_age: registered(&registry, Gauge::new(VIEW_AGE.name, VIEW_AGE.help)),
-                certificate_not_after: registered(
-                    &registry,
-                    Gauge::new(CERTIFICATE_NOT_AFTER.name, CERTIFICATE_NOT_AFTER.help),
-                ),
+                certificate_not_after: Expiring::ALL.map(|it| not_after.with_label_values(&[it.as_str()])),
+                webhook_state: WebhookState::ALL.map(|it| webhook_state.with_label_values(&[it.as_str()])),
+                webhook_repairs: Repair::ALL.map(|it| webhook_repairs.with_label_values(&[it.as_str()])),
+                probes: Probed::ALL.map(|it| probes.with_label_values(&[it.as_str()])),
                 certificate: Reloads::new(&registry, &CERTIFICATE_RELOADS, &CERTIFICATE_LAST_RELOAD_SUCCESS),
                 config: Reloads::new(&registry, &CONFIG_RELOADS, &CONFIG_LAST_RELOAD_SUCCESS),
                 registry,
@@ -430,9 +556,32 @@ impl Metrics {
         self.series.certificate.last.set(i64::from(current));
     }
 
-    /// When the served certificate expires, in seconds since 1970.
-    pub fn certificate_not_after(&self, not_after: Duration) {
-        self.series.certificate_not_after.set(not_after.as_secs_f64());
+    /// When a certificate expires, in seconds since 1970.
+    pub fn certificate_not_after(&self, certificate: Expiring, not_after: Duration) {
+        if let Some(gauge) = self.series.certificate_not_after.get(certificate as usize) {
+            gauge.set(i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Something holds of the webhook configuration, or does not.
+    pub fn webhook_state(&self, state: WebhookState, holds: bool) {
+        if let Some(gauge) = self.series.webhook_state.get(state as usize) {
+            gauge.set(i64::from(holds));
+        }
+    }
+
+    /// A field of the webhook configuration was set.
+    pub fn webhook_repaired(&self, field: Repair) {
+        if let Some(counter) = self.series.webhook_repairs.get(field as usize) {
+            counter.inc();
+        }
+    }
+
+    /// A known violation was sent through the API server.
+    pub fn probed(&self, result: Probed) {
+        if let Some(counter) = self.series.probes.get(result as usize) {
+            counter.inc();
+        }
     }
 
     /// The configuration file changed, and was taken or not.

@@ -677,7 +677,10 @@ async fn a_pair_that_does_not_match_is_refused_until_it_does() {
     let first = leaf().await;
     server.until_metric("portcullis_certificate_last_reload_success 1").await;
     let expiry = |metrics: String| {
-        let line = metrics.lines().find(|line| line.starts_with("portcullis_certificate_not_after_seconds ")).unwrap();
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with(r#"portcullis_certificate_not_after_seconds{certificate="leaf"}"#))
+            .unwrap();
         line.split(' ').nth(1).unwrap().parse::<f64>().unwrap()
     };
     assert!(expiry(server.metrics()) > 1.9e9, "rcgen's default lies far ahead");
