@@ -41,6 +41,11 @@ const IMPORTS: &[Row] = &[
         &["admission", "config", "telemetry", "rules", "cluster", "k8s", "model"],
         "the edge towards the network",
     ),
+    (
+        "upkeep",
+        &["admission", "server", "telemetry", "rules"],
+        "keeps the gate's own certificate and registration; what is judged, and how, is not its business",
+    ),
     ("cli", ANYTHING, "the edge towards the user puts everything together"),
 ];
 

@@ -6,9 +6,11 @@
 mod check;
 mod completions;
 mod config;
+mod probe;
 mod review;
 mod rules;
 mod serve;
+mod upkeep;
 mod webhook;
 
 use std::io::{self, Write};
@@ -38,6 +40,7 @@ Examples:
   portcullis review review.json --cluster state/   see why the gate denied a change
   portcullis serve --cluster state/ …              run the gate
   portcullis webhook --service portcullis/gate …   register it with an API server
+  portcullis probe                                 see that it is asked
 
 Exit codes: 0 nothing to object to, 1 findings, 2 the work could not be done."
 )]
@@ -58,6 +61,7 @@ enum Command {
     #[command(subcommand)]
     Config(config::Command),
     Webhook(webhook::Args),
+    Probe(probe::Args),
     Completions(completions::Args),
 }
 
@@ -117,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Rules(args) => rules::run(&args, &mut said),
         Command::Config(command) => config::run(&command, &mut said),
         Command::Webhook(args) => webhook::run(&args, &mut said),
+        Command::Probe(args) => probe::run(&args, &mut said),
         Command::Completions(args) => completions::run(&args, &mut said),
     };
     let outcome = outcome.unwrap_or_else(|error| {

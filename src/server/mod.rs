@@ -97,11 +97,11 @@ pub struct Options {
 
 impl Options {
     /// The usual ports and limits with a certificate.
-    pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+    pub fn new(certificate: CertificateSource) -> Self {
         Self {
             webhook: SocketAddr::from(([0, 0, 0, 0], 8443)),
             operations: SocketAddr::from(([0, 0, 0, 0], 8080)),
-            certificate: CertificateSource::Files { chain: certificate.into(), key: key.into() },
+            certificate,
             in_service: InService::default(),
             clients: None,
             certificate_every: Duration::from_secs(10),
@@ -126,6 +126,13 @@ pub enum CertificateSource {
     /// Whoever holds [`Options::in_service`] puts it there. Until then every handshake fails, and it
     /// is theirs to keep the server from being ready.
     InService,
+}
+
+impl CertificateSource {
+    /// Files with a chain and its key.
+    pub fn files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self::Files { chain: chain.into(), key: key.into() }
+    }
 }
 
 /// The clients that may connect: those with a certificate of this authority.
