@@ -17,6 +17,7 @@ use crate::upkeep::{FailurePolicy, Keeper, OwnCertificate, Settings};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Certificate and registration")]
+#[group(id = "upkeep")]
 pub(super) struct Args {
     /// The certificate with its chain, PEM, where something else issues it
     #[arg(
