@@ -8,6 +8,7 @@
     reason = "what is not as expected fails the test it is in"
 )]
 
+mod clients;
 mod confirm;
 
 use std::net::SocketAddr;

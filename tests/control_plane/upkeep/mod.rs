@@ -1,6 +1,7 @@
 //! A gate that keeps up its own certificate and registration.
 
 mod certificates;
+mod clients;
 mod proof;
 mod registration;
 
