@@ -30,16 +30,26 @@ const IMPORTS: &[Row] = &[
     ("yaml", &["model"], "text and positions; what the text means is `k8s`'s"),
     ("source", &["k8s", "cluster", "telemetry", "model", "yaml"], "makes clusters of objects; judges none"),
     ("config", &["rules", "yaml", "mesh", "reach", "model", "prose"], "sets up rules; runs none"),
-    ("report", &["rules", "reach", "yaml", "model", "prose"], "says what was found; finds nothing"),
+    ("report", &["rules", "reach", "yaml", "model", "prose", "audit"], "says what was found; finds nothing"),
     (
         "admission",
         &["rules", "cluster", "k8s", "model", "yaml", "prose"],
         "a pure function: the network and the files are `server`'s",
     ),
     (
+        "audit",
+        &["rules", "cluster", "mesh", "model", "telemetry"],
+        "judges what stands and tells of it; how a cluster comes to be known is `source`'s",
+    ),
+    (
         "server",
         &["admission", "config", "telemetry", "rules", "cluster", "k8s", "model"],
         "the edge towards the network",
+    ),
+    (
+        "upkeep",
+        &["admission", "server", "telemetry", "rules"],
+        "keeps the gate's own certificate and registration; what is judged, and how, is not its business",
     ),
     ("cli", ANYTHING, "the edge towards the user puts everything together"),
 ];

@@ -7,6 +7,7 @@
 mod answer;
 mod case;
 mod oversize;
+mod probe;
 mod registration;
 mod request;
 mod sight;
@@ -22,6 +23,7 @@ use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
 pub use answer::Answer;
 pub use oversize::too_large;
+pub use probe::PROBE;
 pub use registration::{FailurePolicy, Options, Registration, SYSTEM_NAMESPACES, Target};
 pub use sight::{Doubt, Sight};
 pub use unjudged::unjudged;
@@ -59,11 +61,13 @@ pub struct Record {
 
 /// Judges one AdmissionReview.
 pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) -> Answer {
-    let cluster = sight.cluster;
     let request = match parse(body) {
         Ok(request) => request,
         Err(error) => return Answer::bad_request(&error),
     };
+    let is_probe = request.is_probe();
+    let (rules, sight) = if is_probe { (probe::rules(), probe::sight()) } else { (rules, sight) };
+    let cluster = sight.cluster;
     let reference = request.reference();
     let Some(case) = Case::of(&request, &reference, cluster) else {
         return Answer::of(&request, &reference, false, &[], Vec::new());
@@ -85,7 +89,8 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
         finding.action = finding.action.min(ceiling);
     }
     sight.temper(&mut findings);
-    let to_confirm = sight.to_confirm(&findings, &request.namespace);
+    // What a probe finds is not there to be found again.
+    let to_confirm = if is_probe { Vec::new() } else { sight.to_confirm(&findings, &request.namespace) };
     Answer::of(&request, &reference, true, &findings, to_confirm)
 }
 

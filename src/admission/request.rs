@@ -2,11 +2,13 @@
 //! them.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
+use super::probe::PROBE;
 use crate::model::{ObjectRef, Str};
 
 /// The users that delete a namespace's contents and the dependents of what is gone.
@@ -105,6 +107,8 @@ struct GlanceMeta<'a> {
     deletion_timestamp: Option<IgnoredAny>,
     #[serde(default)]
     finalizers: Option<Vec<IgnoredAny>>,
+    #[serde(borrow, default)]
+    annotations: Option<BTreeMap<Cow<'a, str>, IgnoredAny>>,
 }
 
 /// Reads a review, or says why it is none. Without a uid no answer can be given.
@@ -144,6 +148,14 @@ fn with_its_place(body: &str, error: &serde_json::Error) -> String {
 impl Request<'_> {
     pub(super) fn is_dry_run(&self) -> bool {
         self.dry_run.unwrap_or(false)
+    }
+
+    /// Whether it is sent to see whether the gate answers; see [`PROBE`].
+    pub(super) fn is_probe(&self) -> bool {
+        // Only a dry run is looked at any further.
+        self.is_dry_run()
+            && self.object.is_some_and(|object| object.get().contains(PROBE))
+            && glance(self.object).metadata.annotations.is_some_and(|annotations| annotations.contains_key(PROBE))
     }
 
     /// See [`CLEANERS`].

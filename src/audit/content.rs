@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Scan, gravity};
+use super::gravity;
 use crate::model::ObjectRef;
 use crate::rules::{Action, Finding, Meta, RuleSet};
 
@@ -18,8 +18,7 @@ pub(super) const SOURCE: &str = "portcullis";
 
 /// What a report says of a namespace, or of the cluster itself; without timestamps, so that what has
 /// not changed compares equal.
-pub(super) fn of(rules: &RuleSet, scan: &Scan, namespace: Option<&str>) -> Map<String, Value> {
-    let mut findings: Vec<&Finding> = scan.findings_in(namespace).collect();
+pub(super) fn of(rules: &RuleSet, mut findings: Vec<&Finding>, namespace: Option<&str>) -> Map<String, Value> {
     findings.sort_by_key(|finding| std::cmp::Reverse(gravity(finding)));
     let mut results: Vec<Value> = findings.iter().take(MOST_RESULTS).map(|finding| result(finding)).collect();
     let passed = rules.rules.iter().map(|active| active.rule.meta());

@@ -145,8 +145,9 @@ impl Auditor {
     /// Audits for as long as the Lease is held.
     async fn term(&mut self, is_whole: impl Fn() -> bool) {
         let mut publisher = Publisher::new(self.client.clone(), self.metrics.clone());
-        let mut teller =
-            Teller::new(self.client.clone(), self.metrics.clone(), self.settings.identity.clone());
+        let mut teller = Teller::new(self.client.clone(), self.metrics.clone(), self.settings.identity.clone());
+        // What was listed last may be a moment from being known.
+        sleep(QUIET).await;
         while is_held(&self.is_held) {
             if !is_whole() {
                 return;

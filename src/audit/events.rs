@@ -101,7 +101,9 @@ impl Teller {
                 }
             }
             let mended = known.iter().filter(|(key, verdict)| **verdict != "skip" && !verdicts.contains_key(key));
-            events.extend(mended.filter(|((object, _), _)| is_there(cluster, object)).map(|(key, _)| mended_event(key, scan.at)));
+            events.extend(
+                mended.filter(|((object, _), _)| is_there(cluster, object)).map(|(key, _)| mended_event(key, scan.at)),
+            );
         }
         let ending = ending(rules, cluster, scan.at);
         let stages: BTreeSet<_> = ending.iter().map(|it| (it.object.clone(), it.sameness.clone())).collect();
@@ -214,9 +216,10 @@ fn ending(rules: &RuleSet, cluster: &Cluster, now: Timestamp) -> Vec<Event> {
                 let s = if days == 1 { "" } else { "s" };
                 (days.to_string(), format!("ends in less than {days} day{s}, on {}; ask {owner}", waiver.terms.expires))
             }
-            Standing::Expired(_) => {
-                ("expired".to_owned(), format!("has run out ({}) and counts as absent; ask {owner}", waiver.terms.expires))
-            }
+            Standing::Expired(_) => (
+                "expired".to_owned(),
+                format!("has run out ({}) and counts as absent; ask {owner}", waiver.terms.expires),
+            ),
             Standing::Invalid(_) => continue,
         };
         let rules: Vec<&str> = waiver.terms.rules.iter().map(|rule| rule.as_str()).collect();
@@ -233,8 +236,14 @@ fn ending(rules: &RuleSet, cluster: &Cluster, now: Timestamp) -> Vec<Event> {
 
 /// The waivers by what they come to, for the gauge: each stage counts those of the later ones too.
 pub(super) fn waivers_by_state(rules: &RuleSet, cluster: &Cluster, now: Timestamp) -> [(&'static str, i64); 6] {
-    let mut states =
-        [("active", 0), ("expires_within_14_days", 0), ("expires_within_7_days", 0), ("expires_within_1_day", 0), ("expired", 0), ("invalid", 0)];
+    let mut states = [
+        ("active", 0),
+        ("expires_within_14_days", 0),
+        ("expires_within_7_days", 0),
+        ("expires_within_1_day", 0),
+        ("expired", 0),
+        ("invalid", 0),
+    ];
     let mut count = |name: &str| {
         if let Some(state) = states.iter_mut().find(|(state, _)| *state == name) {
             state.1 += 1;
@@ -248,7 +257,9 @@ pub(super) fn waivers_by_state(rules: &RuleSet, cluster: &Cluster, now: Timestam
             Standing::Holds(ends) => {
                 count("active");
                 let left = ends.duration_since(now);
-                for (days, state) in [(14, "expires_within_14_days"), (7, "expires_within_7_days"), (1, "expires_within_1_day")] {
+                for (days, state) in
+                    [(14, "expires_within_14_days"), (7, "expires_within_7_days"), (1, "expires_within_1_day")]
+                {
                     if left <= SignedDuration::from_hours(24 * days) {
                         count(state);
                     }

@@ -54,13 +54,6 @@ pub fn scan(rules: &RuleSet, cluster: &Cluster, now: Timestamp) -> Scan {
     Scan { at: now, namespaces, findings }
 }
 
-impl Scan {
-    /// The findings in a namespace; those of none are the cluster's.
-    pub fn findings_in<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = &'a Finding> {
-        self.findings.iter().filter(move |finding| finding.namespace.as_deref() == namespace)
-    }
-}
-
 /// How grave a finding is beside others: by what would become of it, then by the harm it names.
 pub fn gravity(finding: &Finding) -> (bool, Action, Severity) {
     (finding.waived.is_none(), finding.action, finding.rule.severity)

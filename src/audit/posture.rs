@@ -147,7 +147,11 @@ pub(super) fn of(rules: &RuleSet, cluster: &Cluster, findings: &[Finding], now: 
             findings: found.iter().filter(|finding| finding.waived.is_none()).count(),
         }
     };
-    cluster.namespaces().filter(|state| state.object.is_some() || state.live_workloads().next().is_some()).map(|state| of(state)).collect()
+    cluster
+        .namespaces()
+        .filter(|state| state.object.is_some() || !state.workloads.is_empty() || !state.policies.is_empty())
+        .map(|state| of(state))
+        .collect()
 }
 
 /// What a rule with its default options finds, by namespace.

@@ -8,7 +8,7 @@ use kube::{Client, Error};
 use serde_json::{Map, Value, json};
 
 use super::{Scan, content};
-use crate::rules::RuleSet;
+use crate::rules::{Finding, RuleSet};
 use crate::telemetry::Metrics;
 
 /// The label reports are known by as this program's.
@@ -72,19 +72,25 @@ impl Publisher {
             Some((group, known)) if group == flavour.group => known,
             _ => self.list(flavour).await?,
         };
+        let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
+        for finding in &scan.findings {
+            findings.entry(finding.namespace.as_deref().unwrap_or_default()).or_default().push(finding);
+        }
+        let mut found = |namespace: &str| findings.remove(namespace).unwrap_or_default();
         let judged = scan.namespaces.iter().filter(|posture| !posture.is_exempt);
         let mut wanted: BTreeMap<String, Map<String, Value>> = judged
             .map(|posture| {
                 let name = posture.namespace.as_str();
-                (name.to_owned(), content::of(rules, scan, Some(name)))
+                (name.to_owned(), content::of(rules, found(name), Some(name)))
             })
             .collect();
-        wanted.insert(String::new(), content::of(rules, scan, None));
+        wanted.insert(String::new(), content::of(rules, found(""), None));
 
         let mut outcome = Ok(());
-        for (namespace, content) in wanted.iter().filter(|(namespace, content)| {
-            known.get(*namespace).is_none_or(|known| known.content != **content)
-        }) {
+        for (namespace, content) in &wanted {
+            if known.get(namespace).is_some_and(|known| known.content == *content) {
+                continue;
+            }
             if !may_go_on() {
                 break;
             }

@@ -45,7 +45,7 @@ pub(super) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum FailOn {
+pub(super) enum FailOn {
     /// Findings to deny
     Deny,
     /// These and warnings
@@ -57,7 +57,7 @@ enum FailOn {
 }
 
 impl FailOn {
-    fn is_met_by(self, action: Action) -> bool {
+    pub(super) fn is_met_by(self, action: Action) -> bool {
         match self {
             Self::Deny => action >= Action::Deny,
             Self::Warn => action >= Action::Warn,

@@ -3,12 +3,16 @@
 //! Exit codes: 0 clean, 1 findings at or above `--fail-on` (or a review that is denied), 2 the work
 //! could not be done. What was asked for goes to standard output, everything else to standard error.
 
+mod audit;
+mod auditing;
 mod check;
 mod completions;
 mod config;
+mod probe;
 mod review;
 mod rules;
 mod serve;
+mod upkeep;
 mod webhook;
 
 use std::io::{self, Write};
@@ -33,11 +37,13 @@ use crate::yaml::Place;
 Examples:
   portcullis check manifests/                      judge a folder of manifests
   helm template chart | portcullis check -         judge what a chart installs
+  portcullis audit                                 see how a cluster stands, namespace by namespace
   portcullis rules dns-blackhole                   read about a rule
   portcullis config default > portcullis.yaml      start a configuration
   portcullis review review.json --cluster state/   see why the gate denied a change
   portcullis serve --cluster state/ …              run the gate
   portcullis webhook --service portcullis/gate …   register it with an API server
+  portcullis probe                                 see that it is asked
 
 Exit codes: 0 nothing to object to, 1 findings, 2 the work could not be done."
 )]
@@ -53,11 +59,13 @@ struct Cli {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Audit(audit::Args),
     Review(review::Args),
     Rules(rules::Args),
     #[command(subcommand)]
     Config(config::Command),
     Webhook(webhook::Args),
+    Probe(probe::Args),
     Completions(completions::Args),
 }
 
@@ -113,10 +121,12 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args, &mut said),
+        Command::Audit(args) => audit::run(&args, &mut said),
         Command::Review(args) => review::run(&args, &mut said),
         Command::Rules(args) => rules::run(&args, &mut said),
         Command::Config(command) => config::run(&command, &mut said),
         Command::Webhook(args) => webhook::run(&args, &mut said),
+        Command::Probe(args) => probe::run(&args, &mut said),
         Command::Completions(args) => completions::run(&args, &mut said),
     };
     let outcome = outcome.unwrap_or_else(|error| {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::sync::watch;
 
-use super::Outcome;
+use super::{Outcome, upkeep};
 use crate::cluster::Cluster;
 use crate::config::{self, Settings};
 use crate::k8s::Kind;
@@ -33,7 +33,9 @@ use crate::yaml::Source;
 Example:
   portcullis serve --tls-cert tls.crt --tls-key tls.key --config portcullis.yaml
   portcullis serve --kubeconfig ~/.kube/config --context staging --tls-cert tls.crt --tls-key tls.key
-  portcullis serve --cluster state/ --tls-cert tls.crt --tls-key tls.key")]
+  portcullis serve --cluster state/ --tls-cert tls.crt --tls-key tls.key
+  portcullis serve --namespace portcullis --service portcullis --certificate-secret portcullis-tls \\
+    --webhook portcullis --failure-policy fail")]
 pub(super) struct Args {
     /// Manifests that are the cluster, exactly; left out, a live cluster is watched
     #[arg(long, value_name = "DIR", env = "PORTCULLIS_CLUSTER", conflicts_with_all = ["kubeconfig", "context"])]
@@ -47,12 +49,6 @@ pub(super) struct Args {
     /// The configuration; left out, its defaults
     #[arg(long, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
     config: Option<PathBuf>,
-    /// The certificate with its chain, PEM
-    #[arg(long, value_name = "FILE", env = "PORTCULLIS_TLS_CERT")]
-    tls_cert: PathBuf,
-    /// The certificate's key, PEM
-    #[arg(long, value_name = "FILE", env = "PORTCULLIS_TLS_KEY")]
-    tls_key: PathBuf,
     /// Where reviews are answered
     #[arg(long, value_name = "ADDRESS", env = "PORTCULLIS_LISTEN", default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
@@ -80,6 +76,10 @@ pub(super) struct Args {
     /// How long requests that have begun may take after that, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = Shutdown::default().drain.as_secs())]
     drain: u64,
+    #[command(flatten)]
+    audit: super::auditing::Args,
+    #[command(flatten)]
+    upkeep: upkeep::Args,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -119,11 +119,14 @@ async fn serve(args: &Args, settings: &Settings, config: Vec<u8>) -> anyhow::Res
         webhook: args.listen,
         operations: args.operations,
         certificate_every: every,
+        clients: args.upkeep.clients(),
         limits: Limits { connections: args.max_connections, reviews: args.max_reviews, ..Limits::default() },
         shutdown: Shutdown { linger: Duration::from_secs(args.linger), drain: Duration::from_secs(args.drain) },
-        ..Options::new(&args.tls_cert, &args.tls_key)
+        ..Options::new(args.upkeep.source())
     };
-    let (cluster, origin) = cluster(args, settings, every, &telemetry).await?;
+    let in_service = options.in_service.clone();
+    let (cluster, live) = cluster(args, settings, every, &telemetry).await?;
+    let origin = live.clone().map(|live| Arc::new(Watched(live)) as Arc<dyn Origin>);
     let options = Options { origin, ..options };
     telemetry.readiness.gate("configuration", "reading the file").open();
     telemetry.metrics.config_current(true);
@@ -133,9 +136,29 @@ async fn serve(args: &Args, settings: &Settings, config: Vec<u8>) -> anyhow::Res
         let load = move |bytes: &[u8]| load_rules(&path, bytes);
         tokio::spawn(server::follow_config(file, load, rules_sender.clone(), telemetry.metrics.clone()))
     });
+    let keeper = args
+        .upkeep
+        .keeper(args.kubeconfig.as_deref(), args.context.as_deref(), every, in_service, rules.clone(), &telemetry)
+        .await?;
+    let kept = keeper.map(|keeper| tokio::spawn(keeper.run()));
+    let (ended, end) = watch::channel(());
+    let audit = live.as_ref().and_then(|live| {
+        args.audit.start(args.upkeep.namespace.as_deref(), live, cluster.clone(), rules.clone(), &telemetry, end)
+    });
+    let shutdown = async move {
+        shutdown.await;
+        drop(ended);
+    };
     let served = server::run(options, cluster, rules, telemetry, shutdown).await;
+    if let Some(audit) = audit {
+        // Its Lease is given up, for the next one to take.
+        let _ = audit.await;
+    }
     if let Some(configured) = configured {
         configured.abort();
+    }
+    if let Some(kept) = kept {
+        kept.abort();
     }
     drop(rules_sender);
     served?;
@@ -155,12 +178,12 @@ async fn cluster(
     settings: &Settings,
     every: Duration,
     telemetry: &Telemetry,
-) -> anyhow::Result<(watch::Receiver<Arc<Cluster>>, Option<Arc<dyn Origin>>)> {
+) -> anyhow::Result<(watch::Receiver<Arc<Cluster>>, Option<Arc<Live>>)> {
     let Some(path) = &args.cluster else {
         let configuration = source::configuration(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
         tracing::info!(server = %configuration.cluster_url, "watching a live cluster");
         let live = Live::start(configuration, settings.mesh.expected_root(), telemetry)?;
-        return Ok((live.cluster(), Some(Arc::new(Watched(live)))));
+        return Ok((live.cluster(), Some(Arc::new(live))));
     };
     let read = read_cluster(path).map_err(anyhow::Error::msg)?;
     source::count_objects(&telemetry.metrics, &read);
@@ -173,7 +196,7 @@ async fn cluster(
 }
 
 /// A live cluster as the server asks about it.
-struct Watched(Live);
+struct Watched(Arc<Live>);
 
 impl Origin for Watched {
     fn age(&self) -> Duration {

@@ -5,7 +5,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Located, LocatedFault, Report};
-use crate::rules::{Action, RULES, Severity};
+use crate::rules::{Action, Finding, RULES, Severity};
+use crate::yaml::Place;
 
 /// What `portcullis check --output json` prints.
 #[derive(Debug, Serialize)]
@@ -18,7 +19,7 @@ pub struct JsonReport<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct JsonFinding<'a> {
+pub(super) struct JsonFinding<'a> {
     rule: &'a str,
     code: &'a str,
     action: Action,
@@ -97,8 +98,14 @@ impl<'a> From<&'a Report<'a>> for JsonReport<'a> {
 
 impl<'a> From<&'a Located<'a>> for JsonFinding<'a> {
     fn from(located: &'a Located<'a>) -> Self {
-        let Located { finding, place } = located;
-        let position = place.as_ref().map(crate::yaml::Place::position);
+        Self::of(located.finding, located.place.as_ref())
+    }
+}
+
+impl<'a> JsonFinding<'a> {
+    /// A finding, and its place where a file holds it.
+    pub(super) fn of(finding: &'a Finding, place: Option<&'a Place<'a>>) -> Self {
+        let position = place.map(Place::position);
         Self {
             rule: finding.rule.name,
             code: finding.rule.code,
@@ -119,7 +126,7 @@ impl<'a> From<&'a Located<'a>> for JsonFinding<'a> {
                 name: &finding.object.name,
             },
             path: finding.path.as_str(),
-            file: place.as_ref().map(|place| place.source.name.as_str()),
+            file: place.map(|place| place.source.name.as_str()),
             line: position.map(|position| position.line),
             column: position.map(|position| position.column),
             message: &finding.message,

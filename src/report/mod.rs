@@ -3,6 +3,7 @@
 //! Both forms are made from the same [`Report`]. The text is for a terminal and may change its
 //! wording in any version; the JSON is a contract, whose types are here and nowhere else.
 
+mod audit;
 mod json;
 mod page;
 mod text;
@@ -10,6 +11,7 @@ mod text;
 use crate::rules::{Action, Finding};
 use crate::yaml::{Place, Problem};
 
+pub use audit::{Audited, JsonAudit};
 pub use json::{Catalogue, JsonReport, catalogue};
 pub use page::page;
 pub use text::{fault, findings, note, summary};

@@ -12,6 +12,7 @@
 //! channel, and whoever holds its other end may replace it at any time.
 
 mod body;
+mod clients;
 mod judge;
 mod listener;
 mod reload;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
@@ -42,10 +44,12 @@ use crate::telemetry::Telemetry;
 use judge::Judge;
 use listener::Listener;
 use shutdown::Phase;
+use tls::FromFiles;
 use workers::Workers;
 
 pub use reload::{ConfigFile, follow_config};
 pub use shutdown::{Shutdown, requested as shutdown_requested};
+pub use tls::{InService, Pair};
 
 /// What judges a review: [`crate::admission::review`] or another function in its place.
 pub type Reviewer = Arc<dyn Fn(&RuleSet, Sight<'_>, &[u8], Timestamp) -> Answer + Send + Sync>;
@@ -73,11 +77,13 @@ pub struct Options {
     pub webhook: SocketAddr,
     /// Where `/livez`, `/readyz` and `/metrics` are served.
     pub operations: SocketAddr,
-    /// The certificate's PEM file, its chain included.
-    pub certificate: PathBuf,
-    /// The PEM file of its key.
-    pub key: PathBuf,
-    /// How often the two are compared with what is served.
+    /// Where the certificate comes from.
+    pub certificate: CertificateSource,
+    /// The pair that is served, for whoever looks at it or puts it there.
+    pub in_service: InService,
+    /// Who may connect; nothing for everybody.
+    pub clients: Option<AllowedClients>,
+    /// How often files of certificates are compared with what is in force.
     pub certificate_every: Duration,
     /// What clients can use up.
     pub limits: Limits,
@@ -91,12 +97,13 @@ pub struct Options {
 
 impl Options {
     /// The usual ports and limits with a certificate.
-    pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+    pub fn new(certificate: CertificateSource) -> Self {
         Self {
             webhook: SocketAddr::from(([0, 0, 0, 0], 8443)),
             operations: SocketAddr::from(([0, 0, 0, 0], 8080)),
-            certificate: certificate.into(),
-            key: key.into(),
+            certificate,
+            in_service: InService::default(),
+            clients: None,
             certificate_every: Duration::from_secs(10),
             limits: Limits::default(),
             shutdown: Shutdown::default(),
@@ -104,6 +111,38 @@ impl Options {
             origin: None,
         }
     }
+}
+
+/// Where the server's certificate comes from.
+#[derive(Clone, Debug)]
+pub enum CertificateSource {
+    /// PEM files, which somebody else writes. Without a good pair in them no server starts.
+    Files {
+        /// The certificate, its chain included.
+        chain: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// Whoever holds [`Options::in_service`] puts it there. Until then every handshake fails, and it
+    /// is theirs to keep the server from being ready.
+    InService,
+}
+
+impl CertificateSource {
+    /// Files with a chain and its key.
+    pub fn files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self::Files { chain: chain.into(), key: key.into() }
+    }
+}
+
+/// The clients that may connect: those with a certificate of this authority.
+#[derive(Clone, Debug)]
+pub struct AllowedClients {
+    /// The authority's certificates, a PEM file.
+    pub authority: PathBuf,
+    /// What the client's certificate must name it by: its common name, or a DNS name. Nothing for
+    /// any name.
+    pub name: Option<String>,
 }
 
 /// What clients can use up at most.
@@ -158,12 +197,13 @@ pub enum Error {
     },
 }
 
-/// A server whose sockets are open and whose certificate is good, not serving yet.
+/// A server whose sockets are open and whose files of certificates are good, not serving yet.
 pub struct Server {
     webhook: TcpListener,
     operations: TcpListener,
     addresses: Addresses,
-    served: tls::Served,
+    files: Option<FromFiles>,
+    clients: Option<clients::FromFile>,
     options: Options,
 }
 
@@ -196,16 +236,23 @@ pub async fn run(
 }
 
 impl Server {
-    /// Opens the sockets and reads the certificate.
+    /// Opens the sockets and reads the files of certificates.
     pub async fn bind(options: Options) -> Result<Self, Error> {
-        let files = reload::Files::read([options.certificate.clone(), options.key.clone()])
-            .await
-            .map_err(Error::Certificate)?;
-        let served = tls::Served::new(files).map_err(Error::Certificate)?;
+        let files = match &options.certificate {
+            CertificateSource::Files { chain, key } => {
+                let read = FromFiles::read([chain.clone(), key.clone()], options.in_service.clone()).await;
+                Some(read.map_err(Error::Certificate)?)
+            }
+            CertificateSource::InService => None,
+        };
+        let clients = match &options.clients {
+            Some(allowed) => Some(clients::FromFile::read(allowed.clone()).await.map_err(Error::Certificate)?),
+            None => None,
+        };
         let (webhook, webhook_address) = listen(options.webhook).await?;
         let (operations, operations_address) = listen(options.operations).await?;
         let addresses = Addresses { webhook: webhook_address, operations: operations_address };
-        Ok(Self { webhook, operations, addresses, served, options })
+        Ok(Self { webhook, operations, addresses, files, clients, options })
     }
 
     /// Where it is reached.
@@ -221,15 +268,26 @@ impl Server {
         telemetry: Telemetry,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let Self { webhook, operations, addresses, served, options } = self;
-        let Options { limits, certificate_every, shutdown: Shutdown { linger, drain }, reviewer, origin, .. } = options;
+        let Self { webhook, operations, addresses, files, clients, options } = self;
+        let Options {
+            limits,
+            certificate_every,
+            in_service,
+            shutdown: Shutdown { linger, drain },
+            reviewer,
+            origin,
+            ..
+        } = options;
         let metrics = telemetry.metrics.clone();
         let gate = telemetry.readiness.gate("listener", "starting");
         let workers = Workers::new();
         let _holding = workers.hold_reserve();
 
         let judge = Judge { reviewer, origin, cluster, metrics: metrics.clone(), workers };
-        let tls = TlsAcceptor::from(Arc::new(served.settings()?));
+        let tls = TlsAcceptor::from(Arc::new(tls::settings(
+            in_service.clone(),
+            clients.as_ref().map(clients::FromFile::verifier),
+        )?));
         let (webhook_phase, phases) = watch::channel(Phase::Serving);
         let webhook = tokio::spawn(
             Listener {
@@ -247,7 +305,14 @@ impl Server {
             Listener { socket: operations, tls: None, router: routes::operations(&telemetry), limits, metrics: None }
                 .run(phases),
         );
-        let certificate = tokio::spawn(served.follow(certificate_every, metrics.clone()));
+        let mut certificates = JoinSet::new();
+        certificates.spawn(tls::watch_expiry(in_service, metrics.clone()));
+        if let Some(files) = files {
+            certificates.spawn(files.follow(certificate_every, metrics.clone()));
+        }
+        if let Some(clients) = clients {
+            certificates.spawn(clients.follow(certificate_every));
+        }
         gate.open();
         tracing::info!(webhook = %addresses.webhook, operations = %addresses.operations, "serving");
 
@@ -255,7 +320,7 @@ impl Server {
         let _closed = telemetry.readiness.gate("listener", "shutting down");
         tokio::time::sleep(linger).await;
         end(webhook, &webhook_phase, drain).await;
-        certificate.abort();
+        certificates.abort_all();
         operations_phase.send_replace(Phase::Cut);
         tracing::info!(unanswered = metrics.reviews_in_flight(), "stopped");
         drop(operations);

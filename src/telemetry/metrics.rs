@@ -4,6 +4,7 @@
 //! Labels come from closed sets, never from what a user can name: a cluster of ten thousand
 //! namespaces has as many series as one of ten.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -65,6 +66,15 @@ pub static CATALOGUE: &[&Metric] = &[
     &CERTIFICATE_NOT_AFTER,
     &CERTIFICATE_RELOADS,
     &CERTIFICATE_LAST_RELOAD_SUCCESS,
+    &WEBHOOK_STATE,
+    &WEBHOOK_REPAIRS,
+    &PROBES,
+    &STANDING_FINDINGS,
+    &WAIVERS,
+    &AUDIT_LAST_SUCCESS,
+    &AUDIT_DURATION,
+    &REPORTS_WRITTEN,
+    &EVENTS,
     &CONFIG_RELOADS,
     &CONFIG_LAST_RELOAD_SUCCESS,
     &BUILD_INFO,
@@ -132,8 +142,29 @@ const OBJECTS: Metric = Metric {
 const CERTIFICATE_NOT_AFTER: Metric = Metric {
     name: "portcullis_certificate_not_after_seconds",
     kind: Kind::Gauge,
-    labels: &[],
-    help: "When the served certificate expires, in seconds since 1970.",
+    labels: &["certificate"],
+    help: "When a certificate expires, in seconds since 1970: `leaf`, the one that is served; `ca`, the authority that issues it here; `ca_bundle`, the last of those by which the webhook configuration has it verified. 0 where there is none.",
+};
+
+const WEBHOOK_STATE: Metric = Metric {
+    name: "portcullis_webhook_state",
+    kind: Kind::Gauge,
+    labels: &["state"],
+    help: "What holds of the webhook configuration, 1 or 0: `registered`, it is there; `trusted`, its `caBundle` verifies the served certificate; `proved`, the last probe through the API server was denied as it must be; `failing_closed`, its `failurePolicy` is `Fail`; `covers_rules`, it asks about all that the rules judge.",
+};
+
+const WEBHOOK_REPAIRS: Metric = Metric {
+    name: "portcullis_webhook_repairs_total",
+    kind: Kind::Counter,
+    labels: &["field"],
+    help: "Times a field of the webhook configuration was set by this replica, because it was not as it should be.",
+};
+
+const PROBES: Metric = Metric {
+    name: "portcullis_probes_total",
+    kind: Kind::Counter,
+    labels: &["result"],
+    help: "Dry runs of a known violation sent through the API server, by what came of them.",
 };
 
 const CERTIFICATE_RELOADS: Metric = Metric {
@@ -149,6 +180,54 @@ const CERTIFICATE_LAST_RELOAD_SUCCESS: Metric = Metric {
     labels: &[],
     help: "1 while the certificate's files are what is served, 0 while they were refused or cannot be read.",
 };
+
+const STANDING_FINDINGS: Metric = Metric {
+    name: "portcullis_standing_findings",
+    kind: Kind::Gauge,
+    labels: &["rule", "severity", "action"],
+    help: "What the audit finds wrong now, by rule and by what would become of it (`waived` where somebody lets it stand). Told by the replica that audits.",
+};
+
+const WAIVERS: Metric = Metric {
+    name: "portcullis_waivers",
+    kind: Kind::Gauge,
+    labels: &["state"],
+    help: "Waivers by what they come to. Those that expire within 14, 7 and 1 days are active too. Told by the replica that audits.",
+};
+
+const AUDIT_LAST_SUCCESS: Metric = Metric {
+    name: "portcullis_audit_last_success_timestamp_seconds",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "When the last audit was done and told, in seconds since 1970; 0 on a replica that does not audit.",
+};
+
+const AUDIT_DURATION: Metric = Metric {
+    name: "portcullis_audit_duration_seconds",
+    kind: Kind::Histogram,
+    labels: &[],
+    help: "Time an audit took, its reports and Events included.",
+};
+
+const REPORTS_WRITTEN: Metric = Metric {
+    name: "portcullis_reports_written_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Reports written, because what they say had changed.",
+};
+
+const EVENTS: Metric = Metric {
+    name: "portcullis_events_total",
+    kind: Kind::Counter,
+    labels: &["result"],
+    help: "Events about changed verdicts, by whether they were written or dropped because there were too many.",
+};
+
+/// What waivers come to.
+const WAIVER_STATES: [&str; 6] =
+    ["active", "expires_within_14_days", "expires_within_7_days", "expires_within_1_day", "expired", "invalid"];
+/// The bounds of how long an audit takes, in seconds.
+const AUDIT_BOUNDS: [f64; 8] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
 
 const CONFIG_RELOADS: Metric = Metric {
     name: "portcullis_config_reloads_total",
@@ -284,6 +363,101 @@ impl Rejection {
     }
 }
 
+/// A certificate whose expiry is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiring {
+    /// The server's own.
+    Leaf,
+    /// The authority that issues it, where the gate is that itself.
+    Authority,
+    /// What the webhook configuration verifies it by.
+    Bundle,
+}
+
+impl Expiring {
+    const ALL: [Self; 3] = [Self::Leaf, Self::Authority, Self::Bundle];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leaf => "leaf",
+            Self::Authority => "ca",
+            Self::Bundle => "ca_bundle",
+        }
+    }
+}
+
+/// Something that holds of the webhook configuration, or does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookState {
+    /// It is there.
+    Registered,
+    /// It verifies the served certificate.
+    Trusted,
+    /// The last probe was denied.
+    Proved,
+    /// What is not answered is refused.
+    FailingClosed,
+    /// It asks about all that the rules judge.
+    CoversRules,
+}
+
+impl WebhookState {
+    const ALL: [Self; 5] = [Self::Registered, Self::Trusted, Self::Proved, Self::FailingClosed, Self::CoversRules];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registered => "registered",
+            Self::Trusted => "trusted",
+            Self::Proved => "proved",
+            Self::FailingClosed => "failing_closed",
+            Self::CoversRules => "covers_rules",
+        }
+    }
+}
+
+/// A field of the webhook configuration that the gate keeps as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// `caBundle`.
+    Bundle,
+    /// `failurePolicy`.
+    FailurePolicy,
+}
+
+impl Repair {
+    const ALL: [Self; 2] = [Self::Bundle, Self::FailurePolicy];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bundle => "ca_bundle",
+            Self::FailurePolicy => "failure_policy",
+        }
+    }
+}
+
+/// What came of a dry run of a known violation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probed {
+    /// It was denied, as it must be.
+    Denied,
+    /// It was let through.
+    Admitted,
+    /// It could not be asked.
+    Failed,
+}
+
+impl Probed {
+    const ALL: [Self; 3] = [Self::Denied, Self::Admitted, Self::Failed];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Admitted => "admitted",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// The metrics of one process. A clone is a reference count.
 #[derive(Clone)]
 pub struct Metrics {
@@ -303,7 +477,17 @@ struct Series {
     connections: IntGauge,
     view_age: Gauge,
     objects: IntGaugeVec,
-    certificate_not_after: Gauge,
+    certificate_not_after: [IntGauge; Expiring::ALL.len()],
+    webhook_state: [IntGauge; WebhookState::ALL.len()],
+    webhook_repairs: [IntCounter; Repair::ALL.len()],
+    probes: [IntCounter; Probed::ALL.len()],
+    standing: IntGaugeVec,
+    waivers: IntGaugeVec,
+    audit_last_success: IntGauge,
+    audit_duration: Histogram,
+    reports_written: IntCounter,
+    events_written: IntCounter,
+    events_dropped: IntCounter,
     certificate: Reloads,
     config: Reloads,
 }
@@ -328,6 +512,15 @@ impl Default for Metrics {
         );
         let rejected = counters(&registry, &REJECTED);
         let confirmations = counters(&registry, &CONFIRMATIONS);
+        let not_after = gauges(&registry, &CERTIFICATE_NOT_AFTER);
+        let webhook_state = gauges(&registry, &WEBHOOK_STATE);
+        let webhook_repairs = counters(&registry, &WEBHOOK_REPAIRS);
+        let probes = counters(&registry, &PROBES);
+        let events = counters(&registry, &EVENTS);
+        let waivers = gauges(&registry, &WAIVERS);
+        for state in WAIVER_STATES {
+            waivers.with_label_values(&[state]).set(0);
+        }
         let build = gauges(&registry, &BUILD_INFO);
         build.with_label_values(&[env!("CARGO_PKG_VERSION"), env!("PORTCULLIS_COMMIT")]).set(1);
         Self {
@@ -344,10 +537,22 @@ impl Default for Metrics {
                 connections: gauge(&registry, &CONNECTIONS),
                 objects: gauges(&registry, &OBJECTS),
                 view_age: registered(&registry, Gauge::new(VIEW_AGE.name, VIEW_AGE.help)),
-                certificate_not_after: registered(
+                certificate_not_after: Expiring::ALL.map(|it| not_after.with_label_values(&[it.as_str()])),
+                webhook_state: WebhookState::ALL.map(|it| webhook_state.with_label_values(&[it.as_str()])),
+                webhook_repairs: Repair::ALL.map(|it| webhook_repairs.with_label_values(&[it.as_str()])),
+                probes: Probed::ALL.map(|it| probes.with_label_values(&[it.as_str()])),
+                standing: gauges(&registry, &STANDING_FINDINGS),
+                waivers,
+                audit_last_success: gauge(&registry, &AUDIT_LAST_SUCCESS),
+                audit_duration: registered(
                     &registry,
-                    Gauge::new(CERTIFICATE_NOT_AFTER.name, CERTIFICATE_NOT_AFTER.help),
+                    Histogram::with_opts(
+                        HistogramOpts::new(AUDIT_DURATION.name, AUDIT_DURATION.help).buckets(AUDIT_BOUNDS.to_vec()),
+                    ),
                 ),
+                reports_written: registered(&registry, IntCounter::new(REPORTS_WRITTEN.name, REPORTS_WRITTEN.help)),
+                events_written: events.with_label_values(&["written"]),
+                events_dropped: events.with_label_values(&["dropped"]),
                 certificate: Reloads::new(&registry, &CERTIFICATE_RELOADS, &CERTIFICATE_LAST_RELOAD_SUCCESS),
                 config: Reloads::new(&registry, &CONFIG_RELOADS, &CONFIG_LAST_RELOAD_SUCCESS),
                 registry,
@@ -430,9 +635,82 @@ impl Metrics {
         self.series.certificate.last.set(i64::from(current));
     }
 
-    /// When the served certificate expires, in seconds since 1970.
-    pub fn certificate_not_after(&self, not_after: Duration) {
-        self.series.certificate_not_after.set(not_after.as_secs_f64());
+    /// When a certificate expires, in seconds since 1970.
+    pub fn certificate_not_after(&self, certificate: Expiring, not_after: Duration) {
+        if let Some(gauge) = self.series.certificate_not_after.get(certificate as usize) {
+            gauge.set(i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Something holds of the webhook configuration, or does not.
+    pub fn webhook_state(&self, state: WebhookState, holds: bool) {
+        if let Some(gauge) = self.series.webhook_state.get(state as usize) {
+            gauge.set(i64::from(holds));
+        }
+    }
+
+    /// A field of the webhook configuration was set.
+    pub fn webhook_repaired(&self, field: Repair) {
+        if let Some(counter) = self.series.webhook_repairs.get(field as usize) {
+            counter.inc();
+        }
+    }
+
+    /// A known violation was sent through the API server.
+    pub fn probed(&self, result: Probed) {
+        if let Some(counter) = self.series.probes.get(result as usize) {
+            counter.inc();
+        }
+    }
+
+    /// What stands now: the rule, its severity and what becomes of each finding.
+    pub fn standing(&self, findings: impl Iterator<Item = (&'static str, &'static str, &'static str)>) {
+        let mut counts: BTreeMap<_, i64> = BTreeMap::new();
+        for finding in findings {
+            *counts.entry(finding).or_default() += 1;
+        }
+        self.series.standing.reset();
+        for ((rule, severity, action), count) in counts {
+            self.series.standing.with_label_values(&[rule, severity, action]).set(count);
+        }
+    }
+
+    /// How many waivers have come to this.
+    pub fn waivers(&self, state: &'static str, count: i64) {
+        debug_assert!(WAIVER_STATES.contains(&state), "{state}");
+        self.series.waivers.with_label_values(&[state]).set(count);
+    }
+
+    /// An audit is done and told.
+    pub fn audited(&self, at: jiff::Timestamp, took: Duration) {
+        self.series.audit_last_success.set(at.as_second());
+        self.series.audit_duration.observe(took.as_secs_f64());
+    }
+
+    /// This replica does not audit: what it said of what stands is not its to say any more.
+    pub fn no_audit(&self) {
+        if self.series.audit_last_success.get() != 0 {
+            self.series.audit_last_success.set(0);
+            self.series.standing.reset();
+            for state in WAIVER_STATES {
+                self.waivers(state, 0);
+            }
+        }
+    }
+
+    /// A report was written.
+    pub fn report_written(&self) {
+        self.series.reports_written.inc();
+    }
+
+    /// An Event was written.
+    pub fn event_written(&self) {
+        self.series.events_written.inc();
+    }
+
+    /// An Event was one too many.
+    pub fn event_dropped(&self) {
+        self.series.events_dropped.inc();
     }
 
     /// The configuration file changed, and was taken or not.
@@ -526,6 +804,7 @@ mod tests {
         metrics.finding("dns-blackhole", "deny");
         metrics.rejected(Rejection::Overload);
         metrics.objects("Pod", 3);
+        metrics.standing([("dns-blackhole", "high", "deny")].into_iter());
         metrics
     }
 

@@ -13,5 +13,6 @@ mod answers;
 mod evasions;
 mod gate;
 mod messages;
+mod probes;
 mod requests;
 mod rules_that_fail;

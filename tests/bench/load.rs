@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis::config::Settings;
-use portcullis::server::{Options, Server};
+use portcullis::server::{CertificateSource, Options, Server};
 use portcullis::telemetry::Telemetry;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -73,7 +73,7 @@ fn ours(folder: &Path) -> Result {
         let options = Options {
             webhook: ANY_PORT,
             operations: ANY_PORT,
-            ..Options::new(folder.join("tls.crt"), folder.join("tls.key"))
+            ..Options::new(CertificateSource::files(folder.join("tls.crt"), folder.join("tls.key")))
         };
         let server = Server::bind(options).await?;
         let (_cluster, cluster) = watch::channel(Arc::new(world::cluster()));

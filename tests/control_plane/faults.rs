@@ -12,7 +12,7 @@ use portcullis::cluster::Cluster;
 use portcullis::config::Settings;
 use portcullis::model::Change;
 use portcullis::rules::{Action, ActiveRule, AnyRule, Finding, Meta, Moment, Scope, Severity, View, Violation};
-use portcullis::server::{Options, Server};
+use portcullis::server::{CertificateSource, Options, Server};
 use portcullis::source::{self, Live};
 use portcullis::telemetry::Telemetry;
 use serde_json::{Value, json};
@@ -362,7 +362,7 @@ async fn a_rule_that_panics_leaves_the_answer_to_the_configuration_and_the_other
     let options = Options {
         webhook: ANY_PORT,
         operations: ANY_PORT,
-        ..Options::new(folder.write("tls.crt", certificate), folder.write("tls.key", key))
+        ..Options::new(CertificateSource::files(folder.write("tls.crt", certificate), folder.write("tls.key", key)))
     };
     let server = Server::bind(options).await.unwrap();
     let address = server.addresses().webhook;

@@ -17,3 +17,4 @@ mod pressure;
 mod rules;
 mod scene;
 mod support;
+mod upkeep;

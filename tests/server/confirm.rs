@@ -11,7 +11,7 @@ use portcullis::config::{self, Settings};
 use portcullis::k8s::{Kind, lower_value};
 use portcullis::model::Str;
 use portcullis::rules::RuleSet;
-use portcullis::server::{Options, Origin, Renewed};
+use portcullis::server::{CertificateSource, Options, Origin, Renewed};
 use portcullis::yaml::{self, Source};
 use serde_json::{Value, json};
 
@@ -91,7 +91,7 @@ fn rules(settings: &str) -> RuleSet {
 async fn gate(known: &[&str], truth: &Arc<Truth>) -> Running {
     let origin = Arc::clone(truth);
     let server = start(|options| {
-        let Options { reviewer, .. } = Options::new("", "");
+        let Options { reviewer, .. } = Options::new(CertificateSource::InService);
         options.reviewer = reviewer;
         options.origin = Some(origin);
     })

@@ -8,6 +8,7 @@
     reason = "what is not as expected fails the test it is in"
 )]
 
+mod clients;
 mod confirm;
 
 use std::net::SocketAddr;
@@ -25,7 +26,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use portcullis::admission::{Answer, Record, Sight};
 use portcullis::cluster::Cluster;
 use portcullis::rules::{Action, Environment, Mode, Profile, RuleSet};
-use portcullis::server::{Addresses, ConfigFile, Error, Limits, Options, Reviewer, Server, Shutdown, follow_config};
+use portcullis::server::{
+    Addresses, CertificateSource, ConfigFile, Error, Limits, Options, Reviewer, Server, Shutdown, follow_config,
+};
 use portcullis::telemetry::Telemetry;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
@@ -181,7 +184,7 @@ async fn start(change: impl FnOnce(&mut Options)) -> Running {
         certificate_every: Duration::from_millis(2),
         reviewer: Arc::new(allow),
         shutdown: Shutdown { linger: Duration::ZERO, drain: LONG },
-        ..Options::new(authority.certificate(), authority.key())
+        ..Options::new(CertificateSource::files(authority.certificate(), authority.key()))
     };
     change(&mut options);
     let server = Server::bind(options).await.unwrap();
@@ -677,7 +680,10 @@ async fn a_pair_that_does_not_match_is_refused_until_it_does() {
     let first = leaf().await;
     server.until_metric("portcullis_certificate_last_reload_success 1").await;
     let expiry = |metrics: String| {
-        let line = metrics.lines().find(|line| line.starts_with("portcullis_certificate_not_after_seconds ")).unwrap();
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with(r#"portcullis_certificate_not_after_seconds{certificate="leaf"}"#))
+            .unwrap();
         line.split(' ').nth(1).unwrap().parse::<f64>().unwrap()
     };
     assert!(expiry(server.metrics()) > 1.9e9, "rcgen's default lies far ahead");
@@ -700,10 +706,13 @@ async fn a_pair_that_does_not_match_is_refused_until_it_does() {
 #[tokio::test]
 async fn a_server_without_a_good_certificate_does_not_start() {
     let authority = Authority::new();
-    let bind = async || match Server::bind(Options::new(authority.certificate(), authority.key())).await {
-        Ok(_) => panic!("it started"),
-        Err(error) => error.to_string(),
-    };
+    let bind =
+        async || match Server::bind(Options::new(CertificateSource::files(authority.certificate(), authority.key())))
+            .await
+        {
+            Ok(_) => panic!("it started"),
+            Err(error) => error.to_string(),
+        };
     assert!(bind().await.contains("tls.crt"), "the error names the file that is missing");
     let ((certificate, _), (_, key)) = (authority.issue(), authority.issue());
     authority.install(&certificate, &key);

@@ -11,6 +11,10 @@ use crate::telemetry::Readiness;
 /// A feed that runs has heard something by then, or told of its failure.
 const MOST_SILENCE: Duration = SILENCE.saturating_mul(2);
 
+/// What is said of a watch that has met no trouble yet.
+const LOOKING: &str = "looking for it";
+const LISTING: &str = "listing";
+
 /// The state of every watch.
 #[derive(Clone)]
 pub(super) struct Health {
@@ -63,7 +67,7 @@ impl Health {
     /// Nothing is known yet, and the process is not ready.
     pub(super) fn new(readiness: Readiness) -> Self {
         let start = |resource: &'static Resource| {
-            let state = State::Listing("looking for it".to_owned());
+            let state = State::Listing(LOOKING.to_owned());
             Watch { resource, state, heard: None, is_settled: false }
         };
         let health = Self { watches: Arc::new(Mutex::new(RESOURCES.iter().map(start).collect())), readiness };
@@ -99,7 +103,7 @@ impl Health {
 
     /// The API server has come to know it.
     pub(super) fn found(&self, resource: &'static Resource) {
-        self.change(resource, |_| State::Listing("listing".to_owned()));
+        self.change(resource, |_| State::Listing(LISTING.to_owned()));
     }
 
     /// The API server knows no such resource.
@@ -133,6 +137,30 @@ impl Health {
         // What makes pods only adds to what is protected; not to know of it denies nothing.
         let unread = unread.filter(|watch| !watch.is_of_templates());
         unread.map(|watch| watch.resource.known_as()).collect()
+    }
+
+    /// What is being listed for the first time, by its full name.
+    pub(super) fn listing(&self) -> Vec<String> {
+        self.named(|state| matches!(state, State::Listing(_)))
+    }
+
+    /// Why something could not be listed so far, if it was tried and failed.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let watches = self.lock();
+        watches.iter().find_map(|watch| match &watch.state {
+            State::Listing(why) if why != LOOKING && why != LISTING => Some(why.clone()),
+            _ => None,
+        })
+    }
+
+    /// What may not be read, by its full name.
+    pub(super) fn forbidden_names(&self) -> Vec<String> {
+        self.named(|state| matches!(state, State::Forbidden))
+    }
+
+    fn named(&self, is_meant: impl Fn(&State) -> bool) -> Vec<String> {
+        let watches = self.lock();
+        watches.iter().filter(|it| is_meant(&it.state)).map(|it| it.resource.full_name()).collect()
     }
 
     fn change(&self, resource: &'static Resource, state: impl FnOnce(&mut Watch) -> State) {

@@ -138,6 +138,11 @@ impl Live {
         Ok(Self { health, client, cluster, _running: running })
     }
 
+    /// A client of the API server, of the runtime this was started in.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// What is known, always the latest.
     pub fn cluster(&self) -> watch::Receiver<Arc<Cluster>> {
         self.cluster.clone()
@@ -151,6 +156,26 @@ impl Live {
     /// What could not be read, not yet or not at all.
     pub fn unread(&self) -> Vec<Kind> {
         self.health.unread()
+    }
+
+    /// Whether everything that may be read has been listed once.
+    pub fn is_listed(&self) -> bool {
+        self.health.listing().is_empty()
+    }
+
+    /// What has not been listed yet, as `kubectl` names it.
+    pub fn listing(&self) -> Vec<String> {
+        self.health.listing()
+    }
+
+    /// Why something could not be listed so far, if it was tried and failed.
+    pub fn trouble(&self) -> Option<String> {
+        self.health.trouble()
+    }
+
+    /// What may not be read, as `kubectl` names it.
+    pub fn forbidden(&self) -> Vec<String> {
+        self.health.forbidden_names()
     }
 
     /// The cluster with these namespaces, their NetworkPolicies and PeerAuthentications as they are

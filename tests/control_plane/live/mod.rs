@@ -1,6 +1,7 @@
 //! The gate on a live cluster, which it watches while it guards it.
 
 mod access;
+mod audit;
 mod folder;
 mod labels;
 mod lifecycle;

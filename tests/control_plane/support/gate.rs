@@ -93,6 +93,18 @@ pub(crate) struct Gate {
 impl Gate {
     /// Starts one and waits until it is ready.
     pub(crate) async fn start(setup: Setup<'_>) -> Self {
+        let gate = Self::begin(setup).await;
+        gate.is_ready().await;
+        gate
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn is_ready(&self) {
+        eventually("the gate is ready", async || (self.get("/readyz").await?.0 == 200).then_some(())).await;
+    }
+
+    /// Starts one and waits until it listens.
+    pub(crate) async fn begin(setup: Setup<'_>) -> Self {
         let Setup { cluster, config, arguments, listen, certificate } = setup;
         let listen = listen.unwrap_or_else(|| SocketAddr::new(own_address(), 0));
         let own = certificate.is_none().then(|| Certificate::new(&[listen.ip()]));
@@ -102,8 +114,11 @@ impl Gate {
         let mut command = Command::new(BINARY);
         command.arg("serve").args(["--log-format", "json", "--reload-every", "1", "--operations", "127.0.0.1:0"]);
         command.arg("--listen").arg(listen.to_string());
-        command.arg("--tls-cert").arg(certificate.folder.join("tls.crt"));
-        command.arg("--tls-key").arg(certificate.folder.join("tls.key"));
+        // One that issues its own is given none.
+        if !arguments.contains(&"--certificate-secret") {
+            command.arg("--tls-cert").arg(certificate.folder.join("tls.crt"));
+            command.arg("--tls-key").arg(certificate.folder.join("tls.key"));
+        }
         command.arg("--config").arg(folder.write("config.yaml", config));
         folder.write("ca.crt", certificate.authority());
         match cluster {
@@ -125,9 +140,7 @@ impl Gate {
         .await;
         let address = |field: &str| serving[field].as_str().unwrap().parse().unwrap();
         let (webhook, operations) = (address("webhook"), address("operations"));
-        let gate = Self { webhook, operations, process, folder, _certificate: own };
-        eventually("the gate is ready", async || (gate.get("/readyz").await?.0 == 200).then_some(())).await;
-        gate
+        Self { webhook, operations, process, folder, _certificate: own }
     }
 
     /// The log's lines with this message.

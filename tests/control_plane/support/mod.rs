@@ -28,6 +28,8 @@ pub(crate) use gate::{Certificate, Gate, Knows, Registration, Setup, Through, ge
 pub(crate) use pki::Authority;
 #[allow(unused_imports, reason = "for benches and examples")]
 pub(crate) use plane::DNS;
+#[allow(unused_imports, reason = "for benches and examples")]
+pub(crate) use plane::WEBHOOK_CLIENT;
 pub(crate) use plane::{ControlPlane, Kubectl, Part};
 pub(crate) use process::{Folder, Process};
 pub(crate) use relay::Relay;

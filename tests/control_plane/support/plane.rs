@@ -26,6 +26,9 @@ pub(crate) enum Part {
     Etcd,
 }
 
+/// What API servers are called by in the certificate that they show to webhooks.
+pub(crate) const WEBHOOK_CLIENT: &str = "api-server.example.com";
+
 /// A running control plane. It ends when it is dropped.
 pub(crate) struct ControlPlane {
     parts: Mutex<BTreeMap<Part, Process>>,
@@ -91,6 +94,25 @@ impl ControlPlane {
             "tokens.csv",
             "administrator,administrator,administrator,\"system:masters\"\nreader,reader,reader\n",
         );
+        // What it shows to webhooks, which few ask for.
+        let (certificate, key) = authority.issue(&[WEBHOOK_CLIENT]);
+        let client = serde_json::json!({
+            "client-certificate": folder.write("client.crt", certificate),
+            "client-key": folder.write("client.key", key),
+        });
+        let to_webhooks = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "users": [{ "name": "*", "user": client }],
+        });
+        let admission = serde_json::json!({
+            "apiVersion": "apiserver.config.k8s.io/v1",
+            "kind": "AdmissionConfiguration",
+            "plugins": [{ "name": "ValidatingAdmissionWebhook", "configuration": {
+                "apiVersion": "apiserver.config.k8s.io/v1",
+                "kind": "WebhookAdmissionConfiguration",
+                "kubeConfigFile": folder.write("webhooks.kubeconfig", to_webhooks.to_string()),
+            } }],
+        });
+        folder.write("admission.yaml", admission.to_string());
         let kubeconfig = |user: &str| {
             serde_json::json!({
                 "apiVersion": "v1",
@@ -187,6 +209,11 @@ impl ControlPlane {
         self.folder.join("reader.kubeconfig")
     }
 
+    /// The authority of its certificates, a PEM file: its own, and [`WEBHOOK_CLIENT`]'s.
+    pub(crate) fn authority(&self) -> PathBuf {
+        self.folder.join("ca.crt")
+    }
+
     /// Runs kubectl with this input, and gives what it said.
     pub(crate) async fn kubectl<A: AsRef<OsStr>>(
         &self,
@@ -254,6 +281,7 @@ impl ControlPlane {
             ("client-ca-file", "ca.crt"),
             ("token-auth-file", "tokens.csv"),
             ("authorization-mode", "RBAC"),
+            ("admission-control-config-file", "admission.yaml"),
             ("service-account-issuer", "https://kubernetes.default.svc"),
             // Its own certificate serves for these tokens as well.
             ("service-account-key-file", "tls.crt"),

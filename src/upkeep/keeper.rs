@@ -1,0 +1,456 @@
+//! The look that is made over and over: what is there, what it should be, one step towards it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use jiff::Timestamp;
+use kube::api::{Api, Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::watch_object;
+use kube::{Client, Error};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use super::keyring::{Content, Keyring, Plan};
+use super::registration::{FailurePolicy, Own, Registered};
+use super::secret::{Place, Written};
+use super::{MANAGER, OwnCertificate, Proof, Settings, probe, said};
+use crate::admission::{self, Registration, Target};
+use crate::rules::RuleSet;
+use crate::server::{InService, Pair};
+use crate::telemetry::Telemetry;
+use crate::telemetry::metrics::{Expiring, Probed, Repair, WebhookState};
+
+/// The readiness gate.
+const GATE: &str = "certificate";
+/// How long one look may take.
+const LOOK_TIME: Duration = Duration::from_secs(30);
+/// How often a proof is renewed that held.
+const PROVE_EVERY: Duration = Duration::from_mins(5);
+/// How many times one look begins again because somebody else wrote.
+const ATTEMPTS: usize = 5;
+/// For how long the registration must have held a new authority before something of it is served, at
+/// most: API servers learn of it by a watch, which takes milliseconds where nothing is wrong.
+const SETTLING: Duration = Duration::from_mins(5);
+
+/// Keeps certificate and registration as they should be.
+pub struct Keeper {
+    settings: Settings,
+    secret: Option<(Place, Plan)>,
+    client: Client,
+    in_service: InService,
+    rules: watch::Receiver<Arc<RuleSet>>,
+    telemetry: Telemetry,
+    /// What the Secret held last.
+    last: Option<Keyring>,
+    /// The next authority, and since when the registration is known to hold it.
+    known: Option<(String, Instant)>,
+    /// The last proof, and when it was made.
+    proof: Option<(Proof, Instant)>,
+    /// Whether the registration does not trust what is served, as of the last time it was read.
+    is_untrusted: bool,
+    /// What was complained of last, of each matter, so that it is not said over and over.
+    said: Vec<(&'static str, String)>,
+}
+
+/// The registration, as it was found.
+enum Look {
+    /// There is none to look at.
+    Unasked,
+    Absent,
+    Here(Registered),
+    /// It cannot be read: why.
+    Unread(String),
+}
+
+/// That a look has to begin again: somebody else wrote.
+struct Again;
+
+impl Keeper {
+    /// Nothing is done yet but to close the readiness gate `certificate`.
+    pub fn new(
+        settings: Settings,
+        client: Client,
+        in_service: InService,
+        rules: watch::Receiver<Arc<RuleSet>>,
+        telemetry: Telemetry,
+    ) -> Self {
+        telemetry.readiness.set_pending(GATE, "not looked at yet");
+        let secret = settings.certificate.as_ref().map(|own| {
+            let OwnCertificate { namespace, secret, service, authority_life, leaf_life } = own;
+            let names = ["svc", "svc.cluster.local"].map(|end| format!("{service}.{namespace}.{end}"));
+            let names = names.into_iter().chain([format!("{service}.{namespace}")]).collect();
+            let plan = Plan { authority: *authority_life, leaf: *leaf_life, names };
+            (Place::new(client.clone(), namespace, secret), plan)
+        });
+        Self {
+            settings,
+            secret,
+            client,
+            in_service,
+            rules,
+            telemetry,
+            last: None,
+            known: None,
+            proof: None,
+            is_untrusted: false,
+            said: Vec::new(),
+        }
+    }
+
+    /// Looks for as long as it is awaited.
+    pub async fn run(mut self) {
+        let mut changes = self.changes();
+        let mut timer = interval(self.settings.every);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = timer.tick() => {}
+                Some(()) = changes.next() => {}
+            }
+            if timeout(LOOK_TIME, self.look()).await.is_err() {
+                self.complain("look", "the API server did not answer in time");
+            }
+        }
+    }
+
+    /// Says when one of the objects changed.
+    fn changes(&self) -> impl Stream<Item = ()> + Unpin + use<> {
+        let mut watches = Vec::new();
+        if let Some((place, _)) = &self.secret {
+            watches.push(watch_object(place.api(), place.name()).default_backoff().map(|_| ()).boxed());
+        }
+        if let Some(webhook) = &self.settings.webhook {
+            watches.push(watch_object(self.registrations(), webhook).default_backoff().map(|_| ()).boxed());
+        }
+        futures::stream::select_all(watches)
+    }
+
+    fn registrations(&self) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::gvk("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "validatingwebhookconfigurations");
+        Api::all_with(self.client.clone(), &resource)
+    }
+
+    async fn look(&mut self) {
+        for _ in 0..ATTEMPTS {
+            if self.attempt().await.is_ok() {
+                return;
+            }
+        }
+    }
+
+    async fn attempt(&mut self) -> Result<(), Again> {
+        // Before the Secret: what is written to it below was then made from what is as new.
+        let mut registered = self.registration().await;
+        let trouble = match self.keyring(&registered).await {
+            Ok(Some(keyring)) => {
+                registered = self.with_bundle(registered, &keyring).await?;
+                self.serve(&keyring, &registered);
+                self.last = Some(keyring);
+                self.settled("certificate");
+                None
+            }
+            Ok(None) => None,
+            Err(Ok(Again)) => return Err(Again),
+            Err(Err(why)) => {
+                self.complain("certificate", &why);
+                Some(why)
+            }
+        };
+        self.report(&registered, trouble);
+        if let (Look::Here(here), Some(policy)) = (&registered, self.settings.failure_policy) {
+            self.prove(here, policy).await;
+        }
+        Ok(())
+    }
+
+    async fn registration(&mut self) -> Look {
+        let Some(webhook) = &self.settings.webhook else { return Look::Unasked };
+        match self.registrations().get_opt(webhook).await {
+            Ok(found) => {
+                self.settled("registration");
+                found.map_or(Look::Absent, |object| Look::Here(self.read(&object)))
+            }
+            Err(error) => {
+                let why = said(&error);
+                self.complain("registration", &why);
+                Look::Unread(why)
+            }
+        }
+    }
+
+    fn read(&self, object: &DynamicObject) -> Registered {
+        let own = self.settings.service.clone();
+        Registered::of(object, own.map(|(namespace, service)| Own { namespace, service }).as_ref())
+    }
+
+    /// What the Secret holds after this look; nothing where the certificate is somebody else's
+    /// business.
+    async fn keyring(&mut self, registered: &Look) -> Result<Option<Keyring>, Result<Again, String>> {
+        let Some((place, plan)) = &self.secret else { return Ok(None) };
+        let now = Timestamp::now();
+        let failed = |error: &Error| Err(format!("the Secret `{}` cannot be used: {}", place.name(), said(error)));
+        let unissued = |error: rcgen::Error| Err(format!("no certificate can be issued: {error}"));
+        let found = place.read().await.map_err(|error| failed(&error))?;
+        let (keyring, why) = match (&found.content, &self.last) {
+            (Content::Foreign, _) => {
+                return Err(Err(format!(
+                    "the Secret `{}` holds a certificate and no `ca.key`: portcullis did not issue it and leaves it alone; delete it, name another Secret, or mount it and give `--tls-cert` and `--tls-key`",
+                    place.name()
+                )));
+            }
+            (Content::Ours(keyring), _) => {
+                let keyring = Keyring::clone(keyring);
+                let next_is_known = next_is_known(&mut self.known, &keyring, registered, plan);
+                match keyring.step(plan, now, next_is_known).map_err(unissued)? {
+                    None => return Ok(Some(keyring)),
+                    Some(step) => step,
+                }
+            }
+            (Content::Nothing | Content::Broken(_), Some(last)) => {
+                (last.restored(plan, now).map_err(unissued)?, "it was lost, and everything in it is replaced")
+            }
+            (Content::Nothing, None) => (Keyring::new(plan, now).map_err(unissued)?, "there was none"),
+            (Content::Broken(_), None) => (Keyring::new(plan, now).map_err(unissued)?, "it could not be used"),
+        };
+        if let Content::Broken(broken) = &found.content {
+            tracing::error!(secret = place.name(), why = broken, "the Secret of the certificate cannot be used");
+        }
+        match place.write(&found, &keyring).await.map_err(|error| failed(&error))? {
+            Written::Lost => Err(Ok(Again)),
+            Written::Done => {
+                tracing::info!(secret = place.name(), why, "certificate written");
+                Ok(Some(keyring))
+            }
+        }
+    }
+
+    /// The registration with the bundle it should have.
+    async fn with_bundle(&mut self, registered: Look, keyring: &Keyring) -> Result<Look, Again> {
+        let Look::Here(here) = registered else { return Ok(registered) };
+        let Some(patch) = here.with_bundle(&keyring.bundle()) else { return Ok(Look::Here(here)) };
+        if let Some(why) = here.is_managed_elsewhere() {
+            self.complain("caBundle", &format!("{why}, so portcullis leaves it alone"));
+            return Ok(Look::Here(here));
+        }
+        match self.patch(patch, Repair::Bundle).await? {
+            Some(patched) => Ok(Look::Here(patched)),
+            None => Ok(Look::Here(here)),
+        }
+    }
+
+    /// The registration after a patch; nothing where it could not be patched.
+    async fn patch(&mut self, patch: Value, field: Repair) -> Result<Option<Registered>, Again> {
+        let webhook = self.settings.webhook.clone().unwrap_or_default();
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        match self.registrations().patch(&webhook, &params, &Patch::Strategic(patch)).await {
+            Ok(object) => {
+                self.settled("patch");
+                self.telemetry.metrics.webhook_repaired(field);
+                tracing::info!(webhook, ?field, "webhook configuration updated");
+                Ok(Some(self.read(&object)))
+            }
+            Err(Error::Api(status)) if status.code == 409 => Err(Again),
+            Err(error) => {
+                self.complain("patch", &said(&error));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Serves the keyring's certificate, unless that would be the step from one that the registration
+    /// trusts to one that it does not.
+    fn serve(&mut self, keyring: &Keyring, registered: &Look) {
+        let leaf = keyring.leaf();
+        let pair = match Pair::parse(leaf.certificate.as_bytes(), leaf.key.as_bytes()) {
+            Ok(pair) => pair,
+            Err(why) => return self.complain("certificate", &why),
+        };
+        let current = self.in_service.current();
+        if current.as_ref().is_some_and(|current| current.chain() == pair.chain()) {
+            return;
+        }
+        if let (Look::Here(here), Some(current)) = (registered, &current) {
+            let now = Timestamp::now();
+            if let Err(why) = here.verifies(pair.chain(), now)
+                && here.verifies(current.chain(), now).is_ok()
+            {
+                return self.complain("serving", &format!("the old certificate is served on: {why}"));
+            }
+        }
+        let is_first = current.is_none();
+        self.in_service.put(pair);
+        self.telemetry.metrics.certificate_current(true);
+        if !is_first {
+            self.telemetry.metrics.certificate_reloaded(true);
+        }
+        tracing::info!(is_first, "certificate in service");
+    }
+
+    /// Sets readiness and gauges.
+    fn report(&mut self, registered: &Look, trouble: Option<String>) {
+        let Telemetry { metrics, readiness } = self.telemetry.clone();
+        if let Some(end) = self.last.as_ref().and_then(Keyring::authority_expires) {
+            metrics.certificate_not_after(Expiring::Authority, since_1970(end));
+        }
+        let Some(current) = self.in_service.current() else {
+            return readiness.set_pending(GATE, trouble.as_deref().unwrap_or("there is no certificate yet"));
+        };
+        let webhook = self.settings.webhook.clone().unwrap_or_default();
+        let open = || match &trouble {
+            Some(why) => readiness.set_degraded(GATE, why),
+            None => readiness.set_open(GATE, ""),
+        };
+        metrics.webhook_state(WebhookState::Registered, matches!(registered, Look::Here(_)));
+        match registered {
+            Look::Unasked => open(),
+            Look::Absent => readiness.set_degraded(
+                GATE,
+                &format!("there is no ValidatingWebhookConfiguration `{webhook}`, so no API server asks"),
+            ),
+            // What was found wrong is not right for nobody being able to look.
+            Look::Unread(_) if self.is_untrusted => {}
+            Look::Unread(why) => {
+                readiness.set_degraded(GATE, &format!("the ValidatingWebhookConfiguration cannot be read: {why}"));
+            }
+            Look::Here(here) => {
+                let verified = here.verifies(current.chain(), Timestamp::now());
+                self.is_untrusted = verified.is_err();
+                metrics.webhook_state(WebhookState::Trusted, verified.is_ok());
+                metrics.webhook_state(WebhookState::FailingClosed, here.fails_closed());
+                if let Some(end) = here.bundle_expires() {
+                    metrics.certificate_not_after(Expiring::Bundle, since_1970(end));
+                }
+                self.compare(here);
+                match verified {
+                    Ok(()) => {
+                        open();
+                        self.settled("trust");
+                    }
+                    Err(why) => {
+                        readiness.set_pending(GATE, &why);
+                        self.complain("trust", &why);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the registration asks about all that the rules in force judge.
+    fn compare(&mut self, here: &Registered) {
+        let (namespace, name) = self.settings.service.clone().unwrap_or_default();
+        let options = admission::Options {
+            name: self.settings.webhook.clone().unwrap_or_default(),
+            target: Target::Service { namespace: namespace.clone(), name, port: 443 },
+            ca: None,
+            own_namespace: Some(namespace),
+            timeout: 5,
+            failure_policy: admission::FailurePolicy::Ignore,
+            guard_dns: false,
+        };
+        let ideal = Registration::of(&self.rules.borrow(), &options);
+        let ideal = ideal.and_then(|it| serde_json::from_value::<DynamicObject>(it.object).ok());
+        let lacks = ideal.map(|ideal| here.lacks(&Registered::of(&ideal, None))).unwrap_or_default();
+        self.telemetry.metrics.webhook_state(WebhookState::CoversRules, lacks.is_empty());
+        if lacks.is_empty() {
+            self.settled("rules");
+        } else {
+            let lacks = lacks.join(", ");
+            self.complain(
+                "rules",
+                &format!("the webhook configuration does not ask about what the rules judge: {lacks}"),
+            );
+        }
+    }
+
+    /// Sets the failure policy once it is proved that the gate is asked. A proof that fails later is
+    /// told and changes nothing: a gate that is away for a moment must not open the door for good,
+    /// nor be the reason for two writers to contend.
+    async fn prove(&mut self, here: &Registered, policy: FailurePolicy) {
+        let patch = here.with_failure_policy(policy);
+        let is_due = match (&self.proof, policy) {
+            (Some((proof, made)), _) if proof.holds() => made.elapsed() >= PROVE_EVERY,
+            (Some(_) | None, FailurePolicy::Fail) => true,
+            (Some((_, made)), FailurePolicy::Ignore) => made.elapsed() >= PROVE_EVERY,
+            (None, FailurePolicy::Ignore) => true,
+        };
+        let tightens = policy == FailurePolicy::Fail && patch.is_some();
+        if (is_due || tightens) && !self.is_untrusted && self.telemetry.readiness.is_ready() {
+            let proof = probe(&self.client, &self.settings.probe_namespace).await;
+            let metrics = &self.telemetry.metrics;
+            metrics.probed(match &proof {
+                Proof::Denied => Probed::Denied,
+                Proof::Admitted => Probed::Admitted,
+                Proof::Unreachable(_) | Proof::Unasked(_) => Probed::Failed,
+            });
+            metrics.webhook_state(WebhookState::Proved, proof.holds());
+            if proof.holds() {
+                self.settled("proof");
+            } else {
+                self.complain("proof", &proof.to_string());
+            }
+            self.proof = Some((proof, Instant::now()));
+        }
+        let is_proved = self.proof.as_ref().is_some_and(|(proof, _)| proof.holds());
+        if let Some(patch) = patch
+            && (policy == FailurePolicy::Ignore || is_proved)
+        {
+            match self.patch(patch, Repair::FailurePolicy).await {
+                Ok(Some(_)) => {
+                    tracing::info!(policy = policy.as_str(), "failurePolicy set");
+                    self.telemetry.metrics.webhook_state(WebhookState::FailingClosed, policy == FailurePolicy::Fail);
+                }
+                // The watch brings whatever was written instead.
+                Ok(None) | Err(Again) => {}
+            }
+        }
+    }
+
+    /// Logs what is wrong in a matter, once for as long as it stays so.
+    fn complain(&mut self, matter: &'static str, why: &str) {
+        match self.said.iter_mut().find(|(known, _)| *known == matter) {
+            Some((_, last)) if last == why => return,
+            Some((_, last)) => *last = why.to_owned(),
+            None => self.said.push((matter, why.to_owned())),
+        }
+        tracing::warn!(matter, why, "upkeep is held up");
+    }
+
+    /// Forgets a matter that is settled: the next complaint is news.
+    fn settled(&mut self, matter: &'static str) {
+        self.said.retain(|(known, _)| *known != matter);
+    }
+}
+
+/// Whether every API server has had time to learn of the next authority. Where there is no
+/// registration nobody has to, and the same time is left to whoever copies `ca.crt` elsewhere.
+fn next_is_known(known: &mut Option<(String, Instant)>, keyring: &Keyring, registered: &Look, plan: &Plan) -> bool {
+    let Some(next) = keyring.next() else {
+        *known = None;
+        return false;
+    };
+    let is_there = match registered {
+        Look::Here(here) => here.knows(next),
+        Look::Absent | Look::Unasked => true,
+        Look::Unread(_) => return false,
+    };
+    if !is_there {
+        *known = None;
+        return false;
+    }
+    match known {
+        Some((seen, since)) if seen == next => since.elapsed() >= SETTLING.min(plan.authority / 12),
+        Some(_) | None => {
+            *known = Some((next.to_owned(), Instant::now()));
+            false
+        }
+    }
+}
+
+fn since_1970(moment: Timestamp) -> Duration {
+    Duration::from_secs(u64::try_from(moment.as_second()).unwrap_or_default())
+}

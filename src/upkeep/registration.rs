@@ -1,0 +1,333 @@
+//! The webhook configuration as it stands: what it trusts, what it refuses, what it asks about; and
+//! the patches that put right what is the gate's to keep.
+//!
+//! Patches carry the version they were made from, so that whoever changed the object in between is
+//! not overruled by what was read before.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use kube::core::DynamicObject;
+use rustls::pki_types::CertificateDer;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::issue::Facts;
+use super::trust;
+
+/// The entry that guards cluster DNS: it never holds anything up, whatever the others do.
+const NEVER_FAILS: &str = "dns.portcullis.dev";
+
+/// Annotations by which something else fills in `caBundle`.
+const INJECTORS: [&str; 4] = [
+    "cert-manager.io/inject-ca-from",
+    "cert-manager.io/inject-ca-from-secret",
+    "cert-manager.io/inject-apiserver-ca",
+    "service.beta.openshift.io/inject-cabundle",
+];
+
+/// A webhook configuration, as far as the gate looks at it.
+#[derive(Debug)]
+pub(super) struct Registered {
+    name: String,
+    version: String,
+    injector: Option<String>,
+    entries: Vec<Entry>,
+}
+
+/// One of its webhooks.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Entry {
+    name: String,
+    client_config: ClientConfig,
+    failure_policy: Option<String>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ClientConfig {
+    ca_bundle: Option<String>,
+    service: Option<Service>,
+    url: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Service {
+    namespace: String,
+    name: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Rule {
+    api_groups: Vec<String>,
+    operations: Vec<String>,
+    resources: Vec<String>,
+}
+
+/// The Service of the gate.
+#[derive(Clone, Debug)]
+pub(super) struct Own {
+    pub(super) namespace: String,
+    pub(super) service: String,
+}
+
+/// What becomes of requests the gate does not answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// They are refused.
+    Fail,
+    /// They are let through.
+    Ignore,
+}
+
+impl FailurePolicy {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fail => "Fail",
+            Self::Ignore => "Ignore",
+        }
+    }
+}
+
+impl Entry {
+    /// What the API server calls the server, and expects its certificate to say.
+    fn server_name(&self) -> Option<String> {
+        let ClientConfig { service, url, .. } = &self.client_config;
+        match (service, url) {
+            (Some(Service { namespace, name }), _) => Some(format!("{name}.{namespace}.svc")),
+            (None, Some(url)) => {
+                let uri: axum::http::Uri = url.parse().ok()?;
+                Some(uri.host()?.trim_matches(['[', ']']).to_owned())
+            }
+            (None, None) => None,
+        }
+    }
+
+    fn bundle(&self) -> Vec<CertificateDer<'static>> {
+        let encoded = self.client_config.ca_bundle.as_deref().unwrap_or_default();
+        trust::certificates(&STANDARD.decode(encoded).unwrap_or_default())
+    }
+
+    fn failure_policy(&self) -> FailurePolicy {
+        // What an API server takes where nothing is said.
+        if self.failure_policy.as_deref() == Some("Ignore") { FailurePolicy::Ignore } else { FailurePolicy::Fail }
+    }
+}
+
+impl Registered {
+    /// Reads a configuration. Entries that lead to another Service than the gate's are left out.
+    pub(super) fn of(object: &DynamicObject, own: Option<&Own>) -> Self {
+        let is_own = |entry: &Entry| match (&entry.client_config.service, own) {
+            (Some(Service { namespace, name }), Some(own)) => *namespace == own.namespace && *name == own.service,
+            (None, _) | (_, None) => true,
+        };
+        let entries = object.data.get("webhooks").cloned().unwrap_or_default();
+        let entries: Vec<Entry> = serde_json::from_value(entries).unwrap_or_default();
+        let annotations = object.metadata.annotations.clone().unwrap_or_default();
+        Self {
+            name: object.metadata.name.clone().unwrap_or_default(),
+            version: object.metadata.resource_version.clone().unwrap_or_default(),
+            injector: INJECTORS.iter().find(|it| annotations.contains_key(**it)).map(|it| (*it).to_owned()),
+            entries: entries.into_iter().filter(is_own).collect(),
+        }
+    }
+
+    /// Why `caBundle` is not the gate's to write; nothing where it is.
+    pub(super) fn is_managed_elsewhere(&self) -> Option<String> {
+        if let Some(injector) = &self.injector {
+            return Some(format!("the annotation `{injector}` says that something else fills in its `caBundle`"));
+        }
+        let is_foreign = |entry: &Entry| {
+            let bundle = entry.bundle();
+            !bundle.is_empty()
+                && !bundle.iter().any(|it| Facts::of_der(it).is_some_and(|facts| facts.is_our_authority()))
+        };
+        let foreign = self.entries.iter().find(|entry| is_foreign(entry))?;
+        Some(format!("the `caBundle` of `{}` holds certificates that portcullis did not issue", foreign.name))
+    }
+
+    /// The patch that puts this bundle in every entry; nothing where it is there.
+    pub(super) fn with_bundle(&self, bundle: &str) -> Option<Value> {
+        let wanted = trust::certificates(bundle.as_bytes());
+        let encoded = STANDARD.encode(bundle);
+        self.patch(|entry| {
+            // Their order says nothing.
+            let found = entry.bundle();
+            let is_there = found.len() == wanted.len() && wanted.iter().all(|it| found.contains(it));
+            (!is_there).then(|| json!({ "clientConfig": { "caBundle": encoded } }))
+        })
+    }
+
+    /// The patch that sets the failure policy; nothing where it is set.
+    pub(super) fn with_failure_policy(&self, policy: FailurePolicy) -> Option<Value> {
+        self.patch(|entry| {
+            let concerned = entry.name != NEVER_FAILS && entry.failure_policy() != policy;
+            concerned.then(|| json!({ "failurePolicy": policy.as_str() }))
+        })
+    }
+
+    /// A strategic merge: entries go by their names.
+    fn patch(&self, change: impl Fn(&Entry) -> Option<Value>) -> Option<Value> {
+        let mut entries = Vec::new();
+        for entry in &self.entries {
+            if let Some(Value::Object(mut changed)) = change(entry) {
+                changed.insert("name".to_owned(), entry.name.clone().into());
+                entries.push(Value::Object(changed));
+            }
+        }
+        let patch = json!({ "metadata": { "resourceVersion": self.version }, "webhooks": entries });
+        (!entries.is_empty()).then_some(patch)
+    }
+
+    /// Whether every entry trusts this certificate authority.
+    pub(super) fn knows(&self, authority: &str) -> bool {
+        let wanted = trust::certificates(authority.as_bytes());
+        !self.entries.is_empty()
+            && self.entries.iter().all(|entry| {
+                let bundle = entry.bundle();
+                wanted.iter().all(|certificate| bundle.contains(certificate))
+            })
+    }
+
+    /// Whether every entry verifies this chain; else why the first does not.
+    pub(super) fn verifies(&self, chain: &[CertificateDer<'_>], now: jiff::Timestamp) -> Result<(), String> {
+        for entry in &self.entries {
+            let Some(name) = entry.server_name() else { continue };
+            trust::verify(chain, &entry.bundle(), &name, now).map_err(|why| {
+                format!("the served certificate is not what `{}` of `{}` trusts: {why}", entry.name, self.name)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// When the last certificate of all bundles expires.
+    pub(super) fn bundle_expires(&self) -> Option<jiff::Timestamp> {
+        let bundles = self
+            .entries
+            .iter()
+            .map(|entry| entry.bundle().iter().filter_map(|it| Facts::of_der(it)).map(|facts| facts.not_after).max());
+        bundles.flatten().min()
+    }
+
+    /// Whether what the gate does not answer is refused.
+    pub(super) fn fails_closed(&self) -> bool {
+        self.entries.iter().any(|entry| entry.failure_policy() == FailurePolicy::Fail)
+    }
+
+    /// What another registration asks about and this one does not: `UPDATE pods`.
+    pub(super) fn lacks(&self, ideal: &Self) -> Vec<String> {
+        let asked = |wanted: &(String, String, String)| {
+            let (group, resource, operation) = wanted;
+            let has = |list: &[String], one: &String| list.iter().any(|it| it == one || it == "*");
+            self.entries.iter().flat_map(|entry| &entry.rules).any(|rule| {
+                has(&rule.api_groups, group) && has(&rule.operations, operation) && has(&rule.resources, resource)
+            })
+        };
+        let missing: BTreeSet<_> = ideal.asks().into_iter().filter(|wanted| !asked(wanted)).collect();
+        missing.into_iter().map(|(_, resource, operation)| format!("{operation} {resource}")).collect()
+    }
+
+    fn asks(&self) -> Vec<(String, String, String)> {
+        let mut all = Vec::new();
+        for rule in self.entries.iter().flat_map(|entry| &entry.rules) {
+            for group in &rule.api_groups {
+                for resource in &rule.resources {
+                    all.extend(rule.operations.iter().map(|it| (group.clone(), resource.clone(), it.clone())));
+                }
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::issue;
+    use super::*;
+
+    fn read(webhooks: Value, annotations: Value) -> Registered {
+        let object = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": { "name": "portcullis", "resourceVersion": "7", "annotations": annotations },
+            "webhooks": webhooks,
+        });
+        let own = Own { namespace: "ns".to_owned(), service: "gate".to_owned() };
+        Registered::of(&serde_json::from_value(object).unwrap(), Some(&own))
+    }
+
+    fn entry(name: &str, service: &str, bundle: &str) -> Value {
+        json!({
+            "name": name,
+            "clientConfig": { "service": { "namespace": "ns", "name": service }, "caBundle": STANDARD.encode(bundle) },
+        })
+    }
+
+    fn authority() -> String {
+        issue::authority(jiff::Timestamp::now(), Duration::from_hours(1)).unwrap().certificate
+    }
+
+    #[test]
+    fn entries_of_other_services_are_left_alone() {
+        let registered = read(json!([entry("gate", "gate", ""), entry("other", "other", "")]), json!({}));
+        let patch = registered.with_bundle(&authority()).unwrap();
+        assert_eq!(patch["webhooks"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            (&patch["webhooks"][0]["name"], &patch["metadata"]["resourceVersion"]),
+            (&json!("gate"), &json!("7"))
+        );
+    }
+
+    #[test]
+    fn a_bundle_that_is_there_is_not_written_again_and_an_old_one_of_ours_is() {
+        let (old, new) = (authority(), authority());
+        let with = |bundle: &str| read(json!([entry("gate", "gate", bundle)]), json!({}));
+        assert_eq!(with(&new).with_bundle(&new), None);
+        assert!(with(&old).with_bundle(&new).is_some() && with("").with_bundle(&new).is_some());
+        assert_eq!(with(&old).is_managed_elsewhere(), None);
+        assert!(with(&format!("{old}{new}")).knows(&old) && !with(&new).knows(&old));
+    }
+
+    #[test]
+    fn what_somebody_else_fills_in_is_known_by_its_annotation_or_by_what_is_there() {
+        let foreign = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
+        let by_content = read(json!([entry("gate", "gate", &foreign)]), json!({}));
+        assert!(by_content.is_managed_elsewhere().unwrap().contains("did not issue"));
+        let annotated = read(json!([entry("gate", "gate", "")]), json!({ "cert-manager.io/inject-ca-from": "a/b" }));
+        assert!(annotated.is_managed_elsewhere().unwrap().contains("cert-manager.io/inject-ca-from"));
+    }
+
+    #[test]
+    fn the_failure_policy_of_the_guard_of_dns_stays() {
+        let ignoring = |name: &str| {
+            let mut entry = entry(name, "gate", "");
+            entry["failurePolicy"] = "Ignore".into();
+            entry
+        };
+        let registered = read(json!([ignoring("gate"), ignoring(NEVER_FAILS)]), json!({}));
+        let patch = registered.with_failure_policy(FailurePolicy::Fail).unwrap();
+        assert_eq!(patch["webhooks"], json!([{ "name": "gate", "failurePolicy": "Fail" }]));
+        assert_eq!(registered.with_failure_policy(FailurePolicy::Ignore), None);
+        assert!(!registered.fails_closed());
+    }
+
+    #[test]
+    fn what_is_not_asked_about_is_named() {
+        let asking = |operations: Value, resources: Value| {
+            read(
+                json!([{ "name": "gate", "clientConfig": { "url": "https://gate" },
+                "rules": [{ "apiGroups": ["apps"], "operations": operations, "resources": resources }] }]),
+                json!({}),
+            )
+        };
+        let ideal = asking(json!(["CREATE", "UPDATE"]), json!(["deployments"]));
+        assert_eq!(asking(json!(["CREATE"]), json!(["deployments"])).lacks(&ideal), ["UPDATE deployments"]);
+        assert!(asking(json!(["*"]), json!(["*"])).lacks(&ideal).is_empty());
+    }
+}

@@ -1,0 +1,290 @@
+//! The audit, read back through the API server.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, PostParams};
+use serde_json::{Value, json};
+
+use crate::support::{BINARY, ControlPlane, Gate, Knows, Setup, eventually};
+
+/// `wgpolicyk8s.io` as far as its definition says what is stored: everything, as it was written.
+const WGPOLICY: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: policyreports.wgpolicyk8s.io}
+spec:
+  group: wgpolicyk8s.io
+  scope: Namespaced
+  names: {kind: PolicyReport, listKind: PolicyReportList, plural: policyreports, singular: policyreport}
+  versions: [{name: v1alpha2, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: clusterpolicyreports.wgpolicyk8s.io}
+spec:
+  group: wgpolicyk8s.io
+  scope: Cluster
+  names: {kind: ClusterPolicyReport, listKind: ClusterPolicyReportList, plural: clusterpolicyreports, singular: clusterpolicyreport}
+  versions: [{name: v1alpha2, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
+";
+
+/// The definitions of `openreports.io`, as they are published.
+fn openreports() -> String {
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/helm/build");
+    let built = Command::new(script).output().unwrap();
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let helm = PathBuf::from(String::from_utf8(built.stdout).unwrap().trim_end());
+    let folder = helm.parent().unwrap().join("openreports");
+    let files = ["openreports.io_reports.yaml", "openreports.io_clusterreports.yaml"];
+    files.map(|name| std::fs::read_to_string(folder.join(name)).unwrap()).join("\n---\n")
+}
+
+const OPEN: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: portcullis}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: cart, namespace: shop}, spec: {selector: {matchLabels: {app: cart}}, template: {metadata: {labels: {app: cart}}, spec: {containers: [{name: a, image: a}]}}}}
+";
+
+const CLOSED: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: default-deny, namespace: shop}, spec: {podSelector: {}, policyTypes: [Ingress, Egress], egress: [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]}]}}";
+
+async fn auditor(plane: &ControlPlane, identity: &str) -> Gate {
+    let arguments = ["--audit", "--namespace", "portcullis", "--identity", identity];
+    Gate::start(Setup { cluster: Knows::Live(plane.kubeconfig()), arguments: &arguments, ..Setup::default() }).await
+}
+
+async fn get(plane: &ControlPlane, words: &str) -> Option<Value> {
+    let said = plane.kubectl(words.split_whitespace().chain(["-o", "json"]), "").await;
+    said.succeeded.then(|| serde_json::from_str(&said.stdout).unwrap())
+}
+
+/// The report of a namespace, once it is there and `is_so`.
+async fn report(plane: &ControlPlane, kind: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let words = format!("get {kind} portcullis -n shop");
+    eventually(format!("the report is as it should be ({kind})"), async || get(plane, &words).await.filter(&is_so))
+        .await
+}
+
+fn result<'a>(report: &'a Value, policy: &str) -> &'a Value {
+    let results = report["results"].as_array().unwrap();
+    results.iter().find(|it| it["policy"] == policy).unwrap_or_else(|| panic!("no {policy} in {report:#}"))
+}
+
+/// Waits until some audit has been told after this moment.
+async fn audited_again(gate: &Gate) {
+    let last = "portcullis_audit_duration_seconds_count";
+    let before = gate.metric(last, "").await;
+    eventually("another audit", async || (gate.metric(last, "").await > before).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_namespace_has_one_report_that_is_written_when_what_it_says_changes() {
+    let plane = ControlPlane::new().await;
+    plane.apply(&openreports()).await;
+    plane.apply(OPEN).await;
+    let gate = auditor(&plane, "first").await;
+    let kind = "reports.openreports.io";
+
+    let open = report(&plane, kind, |_| true).await;
+    let finding = result(&open, "missing-default-deny");
+    assert_eq!(
+        (&finding["result"], &finding["rule"], &finding["severity"]),
+        (&"fail".into(), &"NP001".into(), &"high".into())
+    );
+    assert_eq!(finding["resources"][0]["kind"], "Deployment");
+    assert!(finding["message"].as_str().unwrap().contains("`Deployment cart`"), "{finding}");
+    assert_eq!(result(&open, "dns-blackhole")["result"], "pass");
+    assert_eq!(
+        (&open["summary"]["fail"], &open["scope"]["name"], &open["source"]),
+        (&1.into(), &"shop".into(), &"portcullis".into())
+    );
+    assert!(
+        gate.metric("portcullis_standing_findings", "action=\"deny\",rule=\"missing-default-deny\",severity=\"high\"")
+            .await
+            >= 1.0
+    );
+
+    // Something else changes, and the report stays as it is.
+    plane.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: a, namespace: shop}}\n---\n{apiVersion: v1, kind: Service, metadata: {name: a, namespace: shop}, spec: {ports: [{port: 80}]}}").await;
+    audited_again(&gate).await;
+    let same = report(&plane, kind, |_| true).await;
+    assert_eq!(same["metadata"]["resourceVersion"], open["metadata"]["resourceVersion"]);
+
+    // What is mended is a pass, and an Event says so where a person looks.
+    plane.apply(CLOSED).await;
+    let closed = report(&plane, kind, |it| it["summary"]["fail"] == 0).await;
+    assert_eq!(result(&closed, "missing-default-deny")["result"], "pass");
+    let events = eventually("an Event of the mending", async || {
+        let events = get(&plane, "get events.events.k8s.io -n shop").await?;
+        events["items"].as_array()?.iter().find(|it| it["reason"] == "PolicyMended").cloned()
+    })
+    .await;
+    assert_eq!(events["regarding"]["name"], "cart");
+
+    // A new violation is told of once.
+    let removed = plane.kubectl(["delete", "networkpolicy", "default-deny", "-n", "shop"], "").await;
+    assert!(removed.succeeded);
+    report(&plane, kind, |it| it["summary"]["fail"] == 1).await;
+    eventually("an Event of the violation", async || {
+        let events = get(&plane, "get events.events.k8s.io -n shop").await?;
+        let told = events["items"].as_array()?.iter().filter(|it| it["reason"] == "PolicyViolation").count();
+        assert!(told <= 1, "{events:#}");
+        (told == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn reports_are_of_the_older_kind_where_only_that_is_installed_and_move_to_the_newer() {
+    let plane = ControlPlane::new().await;
+    plane.apply(OPEN).await;
+    let gate = auditor(&plane, "first").await;
+    audited_again(&gate).await;
+    // None is installed, and nothing fails for it.
+    assert!(gate.metric("portcullis_audit_last_success_timestamp_seconds", "").await > 0.0);
+    plane.apply(WGPOLICY).await;
+    plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: more}}").await;
+    let older = report(&plane, "policyreports.wgpolicyk8s.io", |_| true).await;
+    assert_eq!(result(&older, "missing-default-deny")["result"], "fail");
+    assert!(older.get("source").is_none());
+    plane.apply(&openreports()).await;
+    plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: again}}").await;
+    report(&plane, "reports.openreports.io", |it| it["summary"]["fail"] == 1).await;
+}
+
+#[tokio::test]
+async fn one_replica_audits_and_when_it_is_killed_another_takes_over_within_the_term() {
+    let plane = ControlPlane::new().await;
+    plane.apply(&openreports()).await;
+    plane.apply(OPEN).await;
+    let mut gates = Vec::new();
+    for identity in ["first", "second", "third"] {
+        gates.push((identity.to_owned(), auditor(&plane, identity).await));
+    }
+    let holder = async || {
+        let lease = get(&plane, "get lease portcullis-audit -n portcullis").await?;
+        lease["spec"]["holderIdentity"].as_str().filter(|holder| !holder.is_empty()).map(str::to_owned)
+    };
+    let first = eventually("a replica holds the lease", holder).await;
+    let written = report(&plane, "reports.openreports.io", |_| true).await;
+    let mut auditing = 0;
+    for (_, gate) in &gates {
+        auditing += i32::from(gate.metric("portcullis_reports_written_total", "").await > 0.0);
+    }
+    assert_eq!(auditing, 1, "one replica writes");
+
+    let at = gates.iter().position(|(identity, _)| *identity == first).unwrap();
+    // Dropped, it is killed: the Lease is not given up.
+    drop(gates.remove(at));
+    let begun = Instant::now();
+    let second = eventually("another replica holds the lease", async || holder().await.filter(|it| *it != first)).await;
+    assert!(begun.elapsed() < Duration::from_secs(15 + 3 + 5), "{:?}", begun.elapsed());
+    let (_, gate) = gates.iter().find(|(identity, _)| *identity == second).unwrap();
+    eventually("it audits", async || {
+        (gate.metric("portcullis_audit_last_success_timestamp_seconds", "").await > 0.0).then_some(())
+    })
+    .await;
+    // What it found is what was written already, and is not told again.
+    let same = report(&plane, "reports.openreports.io", |_| true).await;
+    assert_eq!(same["metadata"]["resourceVersion"], written["metadata"]["resourceVersion"]);
+    let events = get(&plane, "get events.events.k8s.io -A").await.unwrap();
+    let own =
+        events["items"].as_array().unwrap().iter().filter(|it| it["reportingController"] == "portcullis.dev/audit");
+    assert_eq!(own.count(), 0, "{events:#}");
+
+    // One that is asked to end gives the Lease up, and nobody waits.
+    let at = gates.iter().position(|(identity, _)| *identity == second).unwrap();
+    let (_, gate) = gates.remove(at);
+    gate.stop().await;
+    let begun = Instant::now();
+    eventually("the last replica holds the lease", async || holder().await.filter(|it| *it != second)).await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn ten_thousand_findings_flood_neither_reports_nor_events() {
+    let plane = ControlPlane::new().await;
+    plane.apply(&openreports()).await;
+    plane.apply(OPEN).await;
+    let gate = auditor(&plane, "first").await;
+    report(&plane, "reports.openreports.io", |_| true).await;
+    // Each of them a finding of its own: a policy that opens everything.
+    let wide = |number: usize| {
+        json!({
+            "metadata": { "name": format!("wide-{number}") },
+            "spec": {
+                "podSelector": { "matchLabels": { "app": format!("a{number}") } },
+                "policyTypes": ["Egress"],
+                "egress": [{ "to": [{ "ipBlock": { "cidr": "0.0.0.0/0" } }] }],
+            },
+        })
+    };
+    let client = plane.client().await;
+    for namespace in ["shop"].into_iter().map(str::to_owned).chain((1..50).map(|number| format!("shop-{number}"))) {
+        plane.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {namespace}}}}}")).await;
+        let policies: Api<NetworkPolicy> = Api::namespaced(client.clone(), &namespace);
+        let all: Vec<_> = (0..200).map(wide).collect();
+        for some in all.chunks(64) {
+            let created = some.iter().map(|policy| {
+                let (policy, policies) = (serde_json::from_value(policy.clone()).unwrap(), policies.clone());
+                async move { policies.create(&PostParams::default(), &policy).await.unwrap() }
+            });
+            futures::future::join_all(created).await;
+        }
+    }
+    let many = report(&plane, "reports.openreports.io", |it| it["summary"]["warn"].as_i64() >= Some(200)).await;
+    assert!(many["results"].as_array().unwrap().len() <= 260, "{}", many["results"].as_array().unwrap().len());
+    assert!(many.to_string().len() < 1024 * 1024, "{}", many.to_string().len());
+    let text = many.to_string();
+    assert!(text.contains("more: `portcullis audit shop` lists them all"), "what is left out is counted");
+    eventually("all of it is found", async || {
+        let labels = "action=\"warn\",rule=\"wildcard-ip-block\",severity=\"medium\"";
+        (gate.metric("portcullis_standing_findings", labels).await >= 10_000.0).then_some(())
+    })
+    .await;
+    audited_again(&gate).await;
+    let written = gate.metric("portcullis_events_total", "result=\"written\"").await;
+    let dropped = gate.metric("portcullis_events_total", "result=\"dropped\"").await;
+    assert!(written <= 60.0 && dropped > 9000.0, "{written} written, {dropped} dropped");
+    assert!(gate.metric("portcullis_reports_written_total", "").await < 200.0);
+}
+
+#[tokio::test]
+async fn the_audit_of_a_laptop_shows_how_each_namespace_stands_and_what_may_not_be_read() {
+    let plane = ControlPlane::new().await;
+    plane.apply(OPEN).await;
+    plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: bare, labels: {portcullis.dev/mode: warn}}}").await;
+    let run = async |kubeconfig: PathBuf, words: &'static [&'static str]| {
+        let said = tokio::task::spawn_blocking(move || {
+            Command::new(BINARY).arg("audit").arg("--kubeconfig").arg(kubeconfig).args(words).output().unwrap()
+        })
+        .await
+        .unwrap();
+        (said.status.code(), String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap())
+    };
+    let (code, out, err) = run(plane.kubeconfig().to_owned(), &[]).await;
+    assert_eq!((code, err.as_str()), (Some(1), ""), "{out}");
+    insta::assert_snapshot!("audit_of_a_laptop", out);
+    let (code, out, _) = run(plane.kubeconfig().to_owned(), &["shop"]).await;
+    assert_eq!(code, Some(1));
+    assert!(out.contains("deny[NP001]") && out.contains("# fix for NP001"), "{out}");
+    let (code, out, _) = run(plane.kubeconfig().to_owned(), &["--output", "json", "--fail-on", "never"]).await;
+    assert_eq!(code, Some(0));
+    let json: Value = serde_json::from_str(&out).unwrap();
+    let shop = json["namespaces"].as_array().unwrap().iter().find(|it| it["namespace"] == "shop").unwrap();
+    assert_eq!((&shop["ingress"]["state"], &shop["workloads"]), (&"open".into(), &1.into()));
+
+    // One who may read namespaces and nothing else.
+    plane
+        .apply("{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole, metadata: {name: looks}, rules: [{apiGroups: [''], resources: [namespaces], verbs: [list, watch]}]}\n---\n{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: looks}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: looks}, subjects: [{kind: User, name: reader}]}")
+        .await;
+    let (_, _, err) = run(plane.reader_kubeconfig(), &[]).await;
+    assert!(err.contains("`networkpolicies.networking.k8s.io` may not be read"), "{err}");
+    let (code, out, err) = run(plane.kubeconfig().to_owned(), &["shpo"]).await;
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(err.contains("there is no namespace `shpo`, did you mean `shop`?"), "{err}");
+}
