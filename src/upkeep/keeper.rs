@@ -46,6 +46,8 @@ pub struct Keeper {
     known: Option<(String, Instant)>,
     /// The last proof, and when it was made.
     pub(super) proof: Option<(Proof, Instant)>,
+    /// When the failure policy was set last.
+    pub(super) policy_set: Option<Instant>,
     /// Whether the registration does not trust what is served, as of the last time it was read.
     pub(super) is_untrusted: bool,
     /// What was complained of last, of each matter, so that it is not said over and over.
@@ -92,6 +94,7 @@ impl Keeper {
             last: None,
             known: None,
             proof: None,
+            policy_set: None,
             is_untrusted: false,
             said: Vec::new(),
         }

@@ -136,6 +136,11 @@ impl Registered {
         }
     }
 
+    /// Whether no webhook of it leads to the gate.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Why `caBundle` is not the gate's to write; nothing where it is.
     pub(super) fn is_managed_elsewhere(&self) -> Option<String> {
         if let Some(injector) = &self.injector {

@@ -18,6 +18,9 @@ use crate::telemetry::metrics::{Expiring, Probed, Repair, WebhookState};
 pub(super) const GATE: &str = "certificate";
 /// How often a proof is renewed that held.
 const PROVE_EVERY: Duration = Duration::from_mins(5);
+/// How many looks are left between setting the failure policy twice: while the gates are replaced by
+/// such as are told otherwise, each would set what the other has just changed.
+const LOOKS_BETWEEN: u32 = 3;
 
 impl Keeper {
     /// Sets readiness and gauges.
@@ -37,10 +40,15 @@ impl Keeper {
         metrics.webhook_state(WebhookState::Registered, matches!(registered, Look::Here(_)));
         match registered {
             Look::Unasked => open(),
-            Look::Absent => readiness.set_degraded(
-                GATE,
-                &format!("there is no ValidatingWebhookConfiguration `{webhook}`, so no API server asks"),
-            ),
+            Look::Absent => {
+                self.is_untrusted = false;
+                metrics.webhook_state(WebhookState::Trusted, false);
+                metrics.webhook_state(WebhookState::FailingClosed, false);
+                readiness.set_degraded(
+                    GATE,
+                    &format!("there is no ValidatingWebhookConfiguration `{webhook}`, so no API server asks"),
+                );
+            }
             // What was found wrong is not right for nobody being able to look.
             Look::Unread(_) if self.is_untrusted => {}
             Look::Unread(why) => {
@@ -56,6 +64,12 @@ impl Keeper {
                 }
                 self.compare(here);
                 match verified {
+                    Ok(()) if here.is_empty() => readiness.set_degraded(
+                        GATE,
+                        &format!(
+                            "no webhook of the ValidatingWebhookConfiguration `{webhook}` leads to the gate's Service"
+                        ),
+                    ),
                     Ok(()) => {
                         open();
                         self.settled("trust");
@@ -100,13 +114,15 @@ impl Keeper {
     /// told and changes nothing: a gate that is away for a moment must not open the door for good,
     /// nor be the reason for two writers to contend.
     pub(super) async fn prove(&mut self, here: &Registered, policy: FailurePolicy) {
-        let patch = here.with_failure_policy(policy);
+        let has_just_set = self.policy_set.is_some_and(|at| at.elapsed() < self.settings.every * LOOKS_BETWEEN);
+        let patch = here.with_failure_policy(policy).filter(|_| !has_just_set);
         let is_due = match &self.proof {
             // One that does not hold keeps the failure policy waiting, where that waits for one.
             Some((proof, made)) if proof.holds() || policy == FailurePolicy::Ignore => made.elapsed() >= PROVE_EVERY,
             Some(_) | None => true,
         };
         let tightens = policy == FailurePolicy::Fail && patch.is_some();
+        let mut is_proved = false;
         if (is_due || tightens) && !self.is_untrusted && self.telemetry.readiness.is_ready() {
             let proof = probe(&self.client, &self.settings.probe_namespace).await;
             let metrics = &self.telemetry.metrics;
@@ -116,19 +132,21 @@ impl Keeper {
                 Proof::Unreachable(_) | Proof::Unasked(_) => Probed::Failed,
             });
             metrics.webhook_state(WebhookState::Proved, proof.holds());
-            if proof.holds() {
+            is_proved = proof.holds();
+            if is_proved {
                 self.settled("proof");
             } else {
                 self.complain("proof", &proof.to_string());
             }
             self.proof = Some((proof, Instant::now()));
         }
-        let is_proved = self.proof.as_ref().is_some_and(|(proof, _)| proof.holds());
+        // A proof from before the change tells nothing of what is there now.
         if let Some(patch) = patch
             && (policy == FailurePolicy::Ignore || is_proved)
         {
             // Where somebody else wrote first, the watch brings what they wrote.
             if let Ok(Some(_)) = self.patch(patch, Repair::FailurePolicy).await {
+                self.policy_set = Some(Instant::now());
                 tracing::info!(policy = policy.as_str(), "failurePolicy set");
                 self.telemetry.metrics.webhook_state(WebhookState::FailingClosed, policy == FailurePolicy::Fail);
             }
