@@ -108,7 +108,7 @@ struct GlanceMeta<'a> {
     #[serde(default)]
     finalizers: Option<Vec<IgnoredAny>>,
     #[serde(borrow, default)]
-    annotations: Option<BTreeMap<Cow<'a, str>, IgnoredAny>>,
+    annotations: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
 }
 
 /// Reads a review, or says why it is none. Without a uid no answer can be given.

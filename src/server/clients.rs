@@ -24,6 +24,7 @@ use x509_cert::der::asn1::{PrintableStringRef, Utf8StringRef};
 use x509_cert::der::oid::db::rfc4519::CN;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::name::RelativeDistinguishedName;
 
 use super::AllowedClients;
 use super::reload::{Files, Look, Progress};
@@ -95,7 +96,7 @@ impl ClientCertVerifier for Clients {
 fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok(certificate) = Certificate::from_der(certificate) else { return Vec::new() };
     let certificate = certificate.tbs_certificate();
-    let subject = certificate.subject().as_ref().iter().flat_map(|part| part.iter());
+    let subject = certificate.subject().as_ref().iter().flat_map(RelativeDistinguishedName::iter);
     let common = subject.filter(|part| part.oid == CN).filter_map(|part| {
         let value = &part.value;
         let utf8 = value.decode_as::<Utf8StringRef<'_>>().map(|text| text.as_str().to_owned());

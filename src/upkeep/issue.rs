@@ -15,6 +15,7 @@ use x509_cert::der::asn1::Utf8StringRef;
 use x509_cert::der::oid::db::rfc4519::CN;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::name::RelativeDistinguishedName;
 use x509_cert::time::Time;
 
 /// What the names of all authorities of gates begin with: by it one knows them in a `caBundle`.
@@ -57,7 +58,7 @@ impl Facts {
     pub(super) fn of_der(der: &CertificateDer<'_>) -> Option<Self> {
         let certificate = Certificate::from_der(der).ok()?;
         let certificate = certificate.tbs_certificate();
-        let mut subject = certificate.subject().as_ref().iter().flat_map(|part| part.iter());
+        let mut subject = certificate.subject().as_ref().iter().flat_map(RelativeDistinguishedName::iter);
         let name = subject.find(|part| part.oid == CN);
         let name = name.and_then(|part| part.value.decode_as::<Utf8StringRef<'_>>().ok());
         let names = certificate.get_extension::<SubjectAltName>().ok().flatten();

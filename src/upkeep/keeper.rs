@@ -15,21 +15,17 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::keyring::{Content, Keyring, Plan};
-use super::registration::{FailurePolicy, Own, Registered};
+use super::registration::{Own, Registered};
 use super::secret::{Place, Written};
-use super::{MANAGER, OwnCertificate, Proof, Settings, probe, said};
-use crate::admission::{self, Registration, Target};
+use super::standing::GATE;
+use super::{MANAGER, OwnCertificate, Proof, Settings, said};
 use crate::rules::RuleSet;
 use crate::server::{InService, Pair};
 use crate::telemetry::Telemetry;
-use crate::telemetry::metrics::{Expiring, Probed, Repair, WebhookState};
+use crate::telemetry::metrics::Repair;
 
-/// The readiness gate.
-const GATE: &str = "certificate";
 /// How long one look may take.
 const LOOK_TIME: Duration = Duration::from_secs(30);
-/// How often a proof is renewed that held.
-const PROVE_EVERY: Duration = Duration::from_mins(5);
 /// How many times one look begins again because somebody else wrote.
 const ATTEMPTS: usize = 5;
 /// For how long the registration must have held a new authority before something of it is served, at
@@ -38,26 +34,28 @@ const SETTLING: Duration = Duration::from_mins(5);
 
 /// Keeps certificate and registration as they should be.
 pub struct Keeper {
-    settings: Settings,
+    pub(super) settings: Settings,
     secret: Option<(Place, Plan)>,
-    client: Client,
-    in_service: InService,
-    rules: watch::Receiver<Arc<RuleSet>>,
-    telemetry: Telemetry,
+    pub(super) client: Client,
+    pub(super) in_service: InService,
+    pub(super) rules: watch::Receiver<Arc<RuleSet>>,
+    pub(super) telemetry: Telemetry,
     /// What the Secret held last.
-    last: Option<Keyring>,
+    pub(super) last: Option<Keyring>,
     /// The next authority, and since when the registration is known to hold it.
     known: Option<(String, Instant)>,
     /// The last proof, and when it was made.
-    proof: Option<(Proof, Instant)>,
+    pub(super) proof: Option<(Proof, Instant)>,
+    /// When the failure policy was set last.
+    pub(super) policy_set: Option<Instant>,
     /// Whether the registration does not trust what is served, as of the last time it was read.
-    is_untrusted: bool,
+    pub(super) is_untrusted: bool,
     /// What was complained of last, of each matter, so that it is not said over and over.
     said: Vec<(&'static str, String)>,
 }
 
 /// The registration, as it was found.
-enum Look {
+pub(super) enum Look {
     /// There is none to look at.
     Unasked,
     Absent,
@@ -67,7 +65,7 @@ enum Look {
 }
 
 /// That a look has to begin again: somebody else wrote.
-struct Again;
+pub(super) struct Again;
 
 impl Keeper {
     /// Nothing is done yet but to close the readiness gate `certificate`.
@@ -96,6 +94,7 @@ impl Keeper {
             last: None,
             known: None,
             proof: None,
+            policy_set: None,
             is_untrusted: false,
             said: Vec::new(),
         }
@@ -161,7 +160,7 @@ impl Keeper {
                 Some(why)
             }
         };
-        self.report(&registered, trouble);
+        self.report(&registered, trouble.as_deref());
         if let (Look::Here(here), Some(policy)) = (&registered, self.settings.failure_policy) {
             self.prove(here, policy).await;
         }
@@ -244,7 +243,7 @@ impl Keeper {
     }
 
     /// The registration after a patch; nothing where it could not be patched.
-    async fn patch(&mut self, patch: Value, field: Repair) -> Result<Option<Registered>, Again> {
+    pub(super) async fn patch(&mut self, patch: Value, field: Repair) -> Result<Option<Registered>, Again> {
         let webhook = self.settings.webhook.clone().unwrap_or_default();
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         match self.registrations().patch(&webhook, &params, &Patch::Strategic(patch)).await {
@@ -291,127 +290,8 @@ impl Keeper {
         tracing::info!(is_first, "certificate in service");
     }
 
-    /// Sets readiness and gauges.
-    fn report(&mut self, registered: &Look, trouble: Option<String>) {
-        let Telemetry { metrics, readiness } = self.telemetry.clone();
-        if let Some(end) = self.last.as_ref().and_then(Keyring::authority_expires) {
-            metrics.certificate_not_after(Expiring::Authority, since_1970(end));
-        }
-        let Some(current) = self.in_service.current() else {
-            return readiness.set_pending(GATE, trouble.as_deref().unwrap_or("there is no certificate yet"));
-        };
-        let webhook = self.settings.webhook.clone().unwrap_or_default();
-        let open = || match &trouble {
-            Some(why) => readiness.set_degraded(GATE, why),
-            None => readiness.set_open(GATE, ""),
-        };
-        metrics.webhook_state(WebhookState::Registered, matches!(registered, Look::Here(_)));
-        match registered {
-            Look::Unasked => open(),
-            Look::Absent => readiness.set_degraded(
-                GATE,
-                &format!("there is no ValidatingWebhookConfiguration `{webhook}`, so no API server asks"),
-            ),
-            // What was found wrong is not right for nobody being able to look.
-            Look::Unread(_) if self.is_untrusted => {}
-            Look::Unread(why) => {
-                readiness.set_degraded(GATE, &format!("the ValidatingWebhookConfiguration cannot be read: {why}"));
-            }
-            Look::Here(here) => {
-                let verified = here.verifies(current.chain(), Timestamp::now());
-                self.is_untrusted = verified.is_err();
-                metrics.webhook_state(WebhookState::Trusted, verified.is_ok());
-                metrics.webhook_state(WebhookState::FailingClosed, here.fails_closed());
-                if let Some(end) = here.bundle_expires() {
-                    metrics.certificate_not_after(Expiring::Bundle, since_1970(end));
-                }
-                self.compare(here);
-                match verified {
-                    Ok(()) => {
-                        open();
-                        self.settled("trust");
-                    }
-                    Err(why) => {
-                        readiness.set_pending(GATE, &why);
-                        self.complain("trust", &why);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Whether the registration asks about all that the rules in force judge.
-    fn compare(&mut self, here: &Registered) {
-        let (namespace, name) = self.settings.service.clone().unwrap_or_default();
-        let options = admission::Options {
-            name: self.settings.webhook.clone().unwrap_or_default(),
-            target: Target::Service { namespace: namespace.clone(), name, port: 443 },
-            ca: None,
-            own_namespace: Some(namespace),
-            timeout: 5,
-            failure_policy: admission::FailurePolicy::Ignore,
-            guard_dns: false,
-        };
-        let ideal = Registration::of(&self.rules.borrow(), &options);
-        let ideal = ideal.and_then(|it| serde_json::from_value::<DynamicObject>(it.object).ok());
-        let lacks = ideal.map(|ideal| here.lacks(&Registered::of(&ideal, None))).unwrap_or_default();
-        self.telemetry.metrics.webhook_state(WebhookState::CoversRules, lacks.is_empty());
-        if lacks.is_empty() {
-            self.settled("rules");
-        } else {
-            let lacks = lacks.join(", ");
-            self.complain(
-                "rules",
-                &format!("the webhook configuration does not ask about what the rules judge: {lacks}"),
-            );
-        }
-    }
-
-    /// Sets the failure policy once it is proved that the gate is asked. A proof that fails later is
-    /// told and changes nothing: a gate that is away for a moment must not open the door for good,
-    /// nor be the reason for two writers to contend.
-    async fn prove(&mut self, here: &Registered, policy: FailurePolicy) {
-        let patch = here.with_failure_policy(policy);
-        let is_due = match (&self.proof, policy) {
-            (Some((proof, made)), _) if proof.holds() => made.elapsed() >= PROVE_EVERY,
-            (Some(_) | None, FailurePolicy::Fail) => true,
-            (Some((_, made)), FailurePolicy::Ignore) => made.elapsed() >= PROVE_EVERY,
-            (None, FailurePolicy::Ignore) => true,
-        };
-        let tightens = policy == FailurePolicy::Fail && patch.is_some();
-        if (is_due || tightens) && !self.is_untrusted && self.telemetry.readiness.is_ready() {
-            let proof = probe(&self.client, &self.settings.probe_namespace).await;
-            let metrics = &self.telemetry.metrics;
-            metrics.probed(match &proof {
-                Proof::Denied => Probed::Denied,
-                Proof::Admitted => Probed::Admitted,
-                Proof::Unreachable(_) | Proof::Unasked(_) => Probed::Failed,
-            });
-            metrics.webhook_state(WebhookState::Proved, proof.holds());
-            if proof.holds() {
-                self.settled("proof");
-            } else {
-                self.complain("proof", &proof.to_string());
-            }
-            self.proof = Some((proof, Instant::now()));
-        }
-        let is_proved = self.proof.as_ref().is_some_and(|(proof, _)| proof.holds());
-        if let Some(patch) = patch
-            && (policy == FailurePolicy::Ignore || is_proved)
-        {
-            match self.patch(patch, Repair::FailurePolicy).await {
-                Ok(Some(_)) => {
-                    tracing::info!(policy = policy.as_str(), "failurePolicy set");
-                    self.telemetry.metrics.webhook_state(WebhookState::FailingClosed, policy == FailurePolicy::Fail);
-                }
-                // The watch brings whatever was written instead.
-                Ok(None) | Err(Again) => {}
-            }
-        }
-    }
-
     /// Logs what is wrong in a matter, once for as long as it stays so.
-    fn complain(&mut self, matter: &'static str, why: &str) {
+    pub(super) fn complain(&mut self, matter: &'static str, why: &str) {
         match self.said.iter_mut().find(|(known, _)| *known == matter) {
             Some((_, last)) if last == why => return,
             Some((_, last)) => *last = why.to_owned(),
@@ -421,7 +301,7 @@ impl Keeper {
     }
 
     /// Forgets a matter that is settled: the next complaint is news.
-    fn settled(&mut self, matter: &'static str) {
+    pub(super) fn settled(&mut self, matter: &'static str) {
         self.said.retain(|(known, _)| *known != matter);
     }
 }
@@ -449,8 +329,4 @@ fn next_is_known(known: &mut Option<(String, Instant)>, keyring: &Keyring, regis
             false
         }
     }
-}
-
-fn since_1970(moment: Timestamp) -> Duration {
-    Duration::from_secs(u64::try_from(moment.as_second()).unwrap_or_default())
 }

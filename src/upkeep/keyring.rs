@@ -181,13 +181,24 @@ impl Keyring {
             Some(_) | None => {}
         }
         if self.leaf_is_due(plan, now) {
-            let leaf = issue::leaf(authority, &plan.names, now, plan.leaf)?;
+            let leaf = issue::leaf(authority, &self.names(plan), now, plan.leaf)?;
             return Ok(Some((Self { leaf, ..self.clone() }, "the certificate is due")));
         }
         if former.iter().any(|it| expired(it)) {
             return Ok(Some((Self { former: kept(former), ..self.clone() }, "a former authority has expired")));
         }
         Ok(None)
+    }
+
+    /// The names of the next certificate. Where some were missing the others stay: while the gates are
+    /// replaced by such as are called otherwise, both need theirs, and would take them from each other.
+    fn names(&self, plan: &Plan) -> Vec<String> {
+        let mut names = plan.names.clone();
+        let old = Facts::of(&self.leaf.certificate).map(|facts| facts.dns).unwrap_or_default();
+        if names.iter().any(|name| !old.contains(name)) {
+            names.extend(old.into_iter().filter(|name| !plan.names.contains(name)));
+        }
+        names
     }
 
     fn leaf_is_due(&self, plan: &Plan, now: Timestamp) -> bool {
@@ -321,9 +332,13 @@ mod tests {
 
     #[test]
     fn a_leaf_for_another_service_is_issued_anew() {
-        let plan = Plan { names: vec!["door.ns.svc".to_owned()], ..plan() };
-        let (_, why) = new().step(&plan, day(1), false).unwrap().unwrap();
+        let renamed = Plan { names: vec!["door.ns.svc".to_owned()], ..plan() };
+        let (both, why) = new().step(&renamed, day(1), false).unwrap().unwrap();
         assert_eq!(why, "the certificate is due");
+        rests(&both, day(1));
+        assert_eq!(both.step(&renamed, day(1), false).unwrap(), None, "replicas of both names are content");
+        let (renewed, _) = both.step(&renamed, day(62), false).unwrap().unwrap();
+        assert_eq!(Facts::of(&renewed.leaf.certificate).unwrap().dns, renamed.names);
     }
 
     #[test]

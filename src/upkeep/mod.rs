@@ -33,6 +33,7 @@ mod keyring;
 mod proof;
 mod registration;
 mod secret;
+mod standing;
 mod trust;
 
 use std::time::Duration;

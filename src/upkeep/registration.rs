@@ -136,6 +136,11 @@ impl Registered {
         }
     }
 
+    /// Whether no webhook of it leads to the gate.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Why `caBundle` is not the gate's to write; nothing where it is.
     pub(super) fn is_managed_elsewhere(&self) -> Option<String> {
         if let Some(injector) = &self.injector {
@@ -251,7 +256,7 @@ mod tests {
     use super::super::issue;
     use super::*;
 
-    fn read(webhooks: Value, annotations: Value) -> Registered {
+    fn read(webhooks: &Value, annotations: &Value) -> Registered {
         let object = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingWebhookConfiguration",
@@ -275,7 +280,7 @@ mod tests {
 
     #[test]
     fn entries_of_other_services_are_left_alone() {
-        let registered = read(json!([entry("gate", "gate", ""), entry("other", "other", "")]), json!({}));
+        let registered = read(&json!([entry("gate", "gate", ""), entry("other", "other", "")]), &json!({}));
         let patch = registered.with_bundle(&authority()).unwrap();
         assert_eq!(patch["webhooks"].as_array().unwrap().len(), 1);
         assert_eq!(
@@ -287,7 +292,7 @@ mod tests {
     #[test]
     fn a_bundle_that_is_there_is_not_written_again_and_an_old_one_of_ours_is() {
         let (old, new) = (authority(), authority());
-        let with = |bundle: &str| read(json!([entry("gate", "gate", bundle)]), json!({}));
+        let with = |bundle: &str| read(&json!([entry("gate", "gate", bundle)]), &json!({}));
         assert_eq!(with(&new).with_bundle(&new), None);
         assert!(with(&old).with_bundle(&new).is_some() && with("").with_bundle(&new).is_some());
         assert_eq!(with(&old).is_managed_elsewhere(), None);
@@ -297,9 +302,9 @@ mod tests {
     #[test]
     fn what_somebody_else_fills_in_is_known_by_its_annotation_or_by_what_is_there() {
         let foreign = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
-        let by_content = read(json!([entry("gate", "gate", &foreign)]), json!({}));
+        let by_content = read(&json!([entry("gate", "gate", &foreign)]), &json!({}));
         assert!(by_content.is_managed_elsewhere().unwrap().contains("did not issue"));
-        let annotated = read(json!([entry("gate", "gate", "")]), json!({ "cert-manager.io/inject-ca-from": "a/b" }));
+        let annotated = read(&json!([entry("gate", "gate", "")]), &json!({ "cert-manager.io/inject-ca-from": "a/b" }));
         assert!(annotated.is_managed_elsewhere().unwrap().contains("cert-manager.io/inject-ca-from"));
     }
 
@@ -310,7 +315,7 @@ mod tests {
             entry["failurePolicy"] = "Ignore".into();
             entry
         };
-        let registered = read(json!([ignoring("gate"), ignoring(NEVER_FAILS)]), json!({}));
+        let registered = read(&json!([ignoring("gate"), ignoring(NEVER_FAILS)]), &json!({}));
         let patch = registered.with_failure_policy(FailurePolicy::Fail).unwrap();
         assert_eq!(patch["webhooks"], json!([{ "name": "gate", "failurePolicy": "Fail" }]));
         assert_eq!(registered.with_failure_policy(FailurePolicy::Ignore), None);
@@ -321,9 +326,9 @@ mod tests {
     fn what_is_not_asked_about_is_named() {
         let asking = |operations: Value, resources: Value| {
             read(
-                json!([{ "name": "gate", "clientConfig": { "url": "https://gate" },
+                &json!([{ "name": "gate", "clientConfig": { "url": "https://gate" },
                 "rules": [{ "apiGroups": ["apps"], "operations": operations, "resources": resources }] }]),
-                json!({}),
+                &json!({}),
             )
         };
         let ideal = asking(json!(["CREATE", "UPDATE"]), json!(["deployments"]));

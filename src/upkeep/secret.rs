@@ -59,19 +59,16 @@ impl Place {
     /// Writes a keyring in place of what was found, and of nothing else.
     pub(super) async fn write(&self, found: &Found, keyring: &Keyring) -> Result<Written, Error> {
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        let written = match &found.object {
-            Some(object) => {
-                let mut object = object.clone();
-                fill(&mut object, keyring);
-                self.api.replace(&self.name, &params, &object).await
-            }
-            None => {
-                let mut object = DynamicObject::new(&self.name, &self.resource);
-                object.metadata.labels = Some([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())].into());
-                object.data = json!({ "type": "kubernetes.io/tls" });
-                fill(&mut object, keyring);
-                self.api.create(&params, &object).await
-            }
+        let written = if let Some(object) = &found.object {
+            let mut object = object.clone();
+            fill(&mut object, keyring);
+            self.api.replace(&self.name, &params, &object).await
+        } else {
+            let mut object = DynamicObject::new(&self.name, &self.resource);
+            object.metadata.labels = Some([("app.kubernetes.io/managed-by".to_owned(), MANAGER.to_owned())].into());
+            object.data = json!({ "type": "kubernetes.io/tls" });
+            fill(&mut object, keyring);
+            self.api.create(&params, &object).await
         };
         match written {
             Ok(_) => Ok(Written::Done),

@@ -35,8 +35,7 @@ pub(super) fn verify(
     let verifier = verifier.map_err(|error| format!("the `caBundle` cannot be used: {error}"))?;
     let server = ServerName::try_from(name).map_err(|_| format!("`{name}` is no name of a server"))?;
     let since = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
-    let verified = verifier.verify_server_cert(leaf, intermediates, &server, &[], UnixTime::since_unix_epoch(since));
-    match verified {
+    match verifier.verify_server_cert(leaf, intermediates, &server, &[], UnixTime::since_unix_epoch(since)) {
         Ok(_) => Ok(()),
         Err(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
             Err("no certificate in the `caBundle` is its issuer's".to_owned())

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::api::Api;
 use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -51,6 +52,26 @@ async fn replicas_that_start_at_once_agree() {
     }
     let written: usize = gates.iter().map(|gate| gate.logged("certificate written").len()).sum();
     assert_eq!(written, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_is_there_empty_or_spoiled_is_filled_and_keeps_what_else_is_in_it() {
+    let plane = ControlPlane::shared().await;
+    for (name, data) in [("filled", json!({})), ("refilled", json!({ "ca.key": "half", "tls.crt": "half" }))] {
+        let home = Home::new(plane, name).await;
+        let mut secret = json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": "gate-tls", "namespace": name, "labels": { "owner": "somebody" } },
+            "stringData": data,
+        });
+        secret["stringData"]["note"] = "kept".into();
+        plane.apply(&secret.to_string()).await;
+        let gate = home.begin(&[]).await;
+        gate.is_ready().await;
+        shown(&gate, &home, &home.member("ca.crt").await).await.unwrap();
+        assert_eq!(home.member("note").await, "kept");
+        assert_eq!(home.get("secret", "gate-tls").await["metadata"]["labels"]["owner"], "somebody");
+    }
 }
 
 /// Two replicas behind the Service, failing closed, with a load on them.

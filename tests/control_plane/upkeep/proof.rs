@@ -42,6 +42,20 @@ async fn nothing_fails_closed_before_a_probe_was_denied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_policy_of_ignore_is_set_without_a_proof() {
+    let plane = ControlPlane::shared().await;
+    let home = Home::new(plane, "ignoring").await;
+    let mut registration = home.registration();
+    registration["webhooks"][0]["failurePolicy"] = "Fail".into();
+    // Nobody could prove anything by a gate that is not asked.
+    registration["webhooks"][0]["namespaceSelector"]["matchLabels"] = serde_json::json!({ "gate": "nobody" });
+    plane.apply(&registration.to_string()).await;
+    let _gate = home.begin(&["--failure-policy", "ignore"]).await;
+    eventually("the registration fails open", async || (home.entry().await["failurePolicy"] == "Ignore").then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_probe_is_denied_by_a_gate_that_denies_nothing_else() {
     let plane = ControlPlane::shared().await;
     for mode in ["warn", "audit"] {
