@@ -11,6 +11,9 @@
 mod generated;
 mod helm;
 mod installed;
+#[path = "../control_plane/load.rs"]
+#[allow(dead_code, reason = "the chart's tests need some of it")]
+mod load;
 mod rendered;
 mod rights;
 #[path = "../control_plane/support/mod.rs"]
