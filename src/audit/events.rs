@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{Scan, content};
 use crate::cluster::Cluster;
-use crate::model::ObjectRef;
+use crate::model::{ObjectRef, Str};
 use crate::rules::{RuleSet, Standing};
 use crate::telemetry::Metrics;
 
@@ -222,7 +222,7 @@ fn ending(rules: &RuleSet, cluster: &Cluster, now: Timestamp) -> Vec<Event> {
             ),
             Standing::Invalid(_) => continue,
         };
-        let rules: Vec<&str> = waiver.terms.rules.iter().map(|rule| rule.as_str()).collect();
+        let rules: Vec<&str> = waiver.terms.rules.iter().map(Str::as_str).collect();
         events.push(Event {
             object,
             is_warning: true,
@@ -285,7 +285,7 @@ mod tests {
         assert!(!budget.take(start + ONE_EVERY - Duration::from_millis(1)));
         assert!(budget.take(start + ONE_EVERY));
         assert!(!budget.take(start + ONE_EVERY));
-        let later = start + Duration::from_secs(86_400);
+        let later = start + Duration::from_hours(24);
         assert_eq!((0..100).filter(|_| budget.take(later)).count(), 25);
     }
 }

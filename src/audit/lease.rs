@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Error};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -29,13 +30,16 @@ pub(super) struct Lease {
     seen: Option<(Record, Instant)>,
 }
 
-/// What a Lease says that matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `spec` of a Lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Record {
-    holder: String,
-    renewed: String,
-    transitions: i64,
-    term: Duration,
+    /// Empty where it was given up.
+    holder_identity: Option<String>,
+    lease_duration_seconds: Option<u64>,
+    acquire_time: Option<String>,
+    renew_time: Option<String>,
+    lease_transitions: Option<i64>,
 }
 
 impl Lease {
@@ -52,12 +56,12 @@ impl Lease {
     /// Takes or renews it, if it is this replica's or nobody's; whether it now is this replica's.
     pub(super) async fn hold(&mut self) -> Result<bool, Error> {
         let Some(found) = self.api.get_opt(&self.name).await? else {
-            return self.write(None, 0).await;
+            return self.write(None, Record::default()).await;
         };
         let record = Record::of(&found);
-        if record.holder == self.identity {
+        if record.is_of(&self.identity) {
             self.seen = None;
-            return self.write(Some(&found), record.transitions).await;
+            return self.write(Some(&found), record).await;
         }
         let since = match &self.seen {
             Some((seen, since)) if *seen == record => *since,
@@ -67,32 +71,45 @@ impl Lease {
                 now
             }
         };
-        if record.holder.is_empty() || since.elapsed() >= record.term {
-            return self.write(Some(&found), record.transitions + 1).await;
+        if record.is_of("") || since.elapsed() >= record.term() {
+            let transitions = Some(record.lease_transitions.unwrap_or_default() + 1);
+            return self.write(Some(&found), Record { lease_transitions: transitions, ..Record::default() }).await;
         }
         Ok(false)
     }
 
     /// Gives it up, so that the next one need not wait.
     pub(super) async fn release(&mut self) {
-        let Ok(Some(mut found)) = self.api.get_opt(&self.name).await else { return };
-        if Record::of(&found).holder != self.identity {
+        let Ok(Some(found)) = self.api.get_opt(&self.name).await else { return };
+        let record = Record::of(&found);
+        if !record.is_of(&self.identity) {
             return;
         }
-        found.data["spec"]["holderIdentity"] = "".into();
-        found.data["spec"]["leaseDurationSeconds"] = 1.into();
-        if let Err(error) = self.api.replace(&self.name, &PostParams::default(), &found).await {
+        let given_up = Record { holder_identity: Some(String::new()), lease_duration_seconds: Some(1), ..record };
+        if let Err(error) = self.put(Some(&found), &given_up).await {
             tracing::debug!(%error, "the lease cannot be given up, and will run out");
         }
     }
 
-    async fn write(&self, found: Option<&DynamicObject>, transitions: i64) -> Result<bool, Error> {
-        let now = format!("{:.6}", Timestamp::now());
-        let is_renewal = found.is_some_and(|found| Record::of(found).holder == self.identity);
-        let acquired = match found {
-            Some(found) if is_renewal => found.data["spec"]["acquireTime"].clone(),
-            Some(_) | None => now.clone().into(),
+    /// Writes it as this replica's, from now on.
+    async fn write(&self, found: Option<&DynamicObject>, record: Record) -> Result<bool, Error> {
+        let now = Some(format!("{:.6}", Timestamp::now()));
+        let record = Record {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(TERM.as_secs()),
+            acquire_time: record.acquire_time.or_else(|| now.clone()),
+            renew_time: now,
+            lease_transitions: Some(record.lease_transitions.unwrap_or_default()),
         };
+        match self.put(found, &record).await {
+            Ok(()) => Ok(true),
+            // Another was first.
+            Err(Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn put(&self, found: Option<&DynamicObject>, record: &Record) -> Result<(), Error> {
         let metadata = match found {
             Some(found) => json!({ "name": self.name, "resourceVersion": found.metadata.resource_version }),
             None => json!({ "name": self.name, "labels": { "app.kubernetes.io/managed-by": "portcullis" } }),
@@ -101,38 +118,28 @@ impl Lease {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
             "metadata": metadata,
-            "spec": {
-                "holderIdentity": self.identity,
-                "leaseDurationSeconds": TERM.as_secs(),
-                "acquireTime": acquired,
-                "renewTime": now,
-                "leaseTransitions": transitions,
-            },
+            "spec": record,
         });
         let lease: DynamicObject = serde_json::from_value(lease).map_err(Error::SerdeError)?;
-        let written = match found {
+        match found {
             Some(_) => self.api.replace(&self.name, &PostParams::default(), &lease).await,
             None => self.api.create(&PostParams::default(), &lease).await,
-        };
-        match written {
-            Ok(_) => Ok(true),
-            // Another was first.
-            Err(Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(error),
         }
+        .map(drop)
     }
 }
 
 impl Record {
     fn of(lease: &DynamicObject) -> Self {
-        let spec = &lease.data["spec"];
-        let text = |field: &str| spec[field].as_str().unwrap_or_default().to_owned();
-        let seconds = spec["leaseDurationSeconds"].as_u64().unwrap_or(TERM.as_secs());
-        Self {
-            holder: text("holderIdentity"),
-            renewed: text("renewTime"),
-            transitions: spec["leaseTransitions"].as_i64().unwrap_or_default(),
-            term: Duration::from_secs(seconds),
-        }
+        let spec = lease.data.get("spec").cloned().unwrap_or_default();
+        serde_json::from_value(spec).unwrap_or_default()
+    }
+
+    fn is_of(&self, identity: &str) -> bool {
+        self.holder_identity.as_deref().unwrap_or_default() == identity
+    }
+
+    fn term(&self) -> Duration {
+        self.lease_duration_seconds.map_or(TERM, Duration::from_secs)
     }
 }

@@ -13,7 +13,8 @@ use crate::cluster::{Cluster, NamespaceState};
 use crate::mesh::Dataplane;
 use crate::model::{Direction, Str};
 use crate::rules::{
-    Action, AnyRule, Aspect, Finding, Mode, RuleSet, Scope, Severity, Standing, Subject, View, Violation, entry,
+    Action, AnyRule, Aspect, Finding, GrantedHere, Mode, RuleSet, Scope, Severity, Standing, Subject, View, Violation,
+    entry,
 };
 
 /// How a namespace stands.
@@ -194,7 +195,7 @@ fn mtls(view: &View<'_>, state: &NamespaceState, violations: &[Violation]) -> Mt
 
 fn waivers(view: &View<'_>, rules: &RuleSet, state: &NamespaceState) -> Waivers {
     let settings = &rules.environment.waivers;
-    let here = settings.list.iter().filter(|granted| granted.namespace == state.name).map(|granted| granted.waiver());
+    let here = settings.list.iter().filter(|granted| granted.namespace == state.name).map(GrantedHere::waiver);
     let all = state.waivers.iter().map(|waiver| waiver.as_ref().clone()).chain(here);
     all.fold(Waivers::default(), |mut waivers, waiver| {
         match settings.standing(&waiver, view.now) {

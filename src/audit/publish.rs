@@ -181,6 +181,8 @@ impl Publisher {
             "kind": kind,
             "metadata": {
                 "name": NAME,
+                // Of the one that was known, if one was: another's is not written over.
+                "resourceVersion": version,
                 "labels": {
                     "app.kubernetes.io/managed-by": "portcullis",
                     "app.kubernetes.io/name": "portcullis",
@@ -195,9 +197,6 @@ impl Publisher {
             for result in fields.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten() {
                 result["timestamp"] = json!({ "seconds": seconds, "nanos": 0 });
             }
-        }
-        if let Some(version) = &version {
-            report["metadata"]["resourceVersion"] = version.as_str().into();
         }
         let report: DynamicObject = serde_json::from_value(report).map_err(Error::SerdeError)?;
         let api = self.api(flavour, namespace);

@@ -130,7 +130,7 @@ async fn a_namespace_in_which_something_else_runs_is_not_closed_unawares() {
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
-/// A kubeconfig for the release's ServiceAccount: whatever it does, it does with the chart's rights.
+/// A kubeconfig for the release's service account: whatever it does, it does with the chart's rights.
 async fn as_the_gate(plane: &ControlPlane, folder: &Folder) -> PathBuf {
     let token = plane.kubectl(["create", "token", "portcullis", "-n", "portcullis"], "").await.stdout;
     let mut kubeconfig: Value = serde_json::from_str(&std::fs::read_to_string(plane.kubeconfig()).unwrap()).unwrap();
