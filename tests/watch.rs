@@ -500,3 +500,45 @@ async fn a_kubeconfig_that_is_not_there_is_an_error_that_names_it() {
     let error = source::configuration(Some("no/such/kubeconfig".as_ref()), None).await.unwrap_err();
     assert_eq!(error.to_string(), "the kubeconfig `no/such/kubeconfig` cannot be used");
 }
+
+#[tokio::test]
+async fn an_api_server_that_falls_silent_without_a_word_ages_the_view() {
+    let is_silent = Arc::new(AtomicBool::new(false));
+    let silent = Arc::clone(&is_silent);
+    // What is watched goes on in silence, as it would with nobody at the other end.
+    let (_fake, live, telemetry) = watched(Fake::scripted(move |_, _| {
+        silent.load(Ordering::SeqCst).then(|| {
+            let nothing = futures::stream::pending::<Result<String, std::io::Error>>();
+            Response::new(Body::from_stream(nothing))
+        })
+    }))
+    .await;
+    until(|| telemetry.readiness.is_ready(), || telemetry.readiness.describe()).await;
+    assert_eq!(live.age(), Duration::ZERO);
+    is_silent.store(true, Ordering::SeqCst);
+    until(|| live.age() > Duration::from_secs(10), || format!("it is {:?} old", live.age())).await;
+    is_silent.store(false, Ordering::SeqCst);
+    until(|| live.age() == Duration::ZERO, || format!("it is {:?} old", live.age())).await;
+}
+
+#[tokio::test]
+async fn a_watch_told_that_its_version_is_too_old_is_listed_anew() {
+    let (fake, live, _) = watched(Fake::scripted(|asked, before| {
+        (asked.starts_with(POLICIES)).then_some(())?;
+        let expired = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "reason": "Expired", "code": 410, "message": "too old resource version: 7 (9)" });
+        Some(match asked.contains("watch=true") {
+            // As an API server says it: 200, and an event of the watch that is then silent.
+            true if asked.contains("resourceVersion=7") => {
+                let said = futures::stream::once(async move { Ok::<_, std::io::Error>(event("ERROR", &expired)) });
+                Response::new(Body::from_stream(said.chain(futures::stream::pending())))
+            }
+            true => return None,
+            false if before == 0 => list("7", "", &json!([policy("gone", "7", &json!({}))])),
+            false => list("9", "", &json!([policy("new", "9", &json!({}))])),
+        })
+    }))
+    .await;
+    becomes(&live, |cluster| has_policies(cluster, &["new"])).await;
+    until(|| fake.asked(POLICIES).len() >= 4, || format!("{:?}", fake.asked(POLICIES))).await;
+    assert!(fake.asked(POLICIES)[3].contains("resourceVersion=9"), "{:?}", fake.asked(POLICIES));
+}

@@ -72,7 +72,7 @@ impl Sight<'_> {
     /// or its namespace with the mode that is set there.
     fn may_be_there_by_now(&self, finding: &Finding) -> bool {
         let is_unknown = |namespace: &Str| self.cluster.namespace(namespace).is_none_or(|it| it.object.is_none());
-        finding.rests_on_absence || finding.rests_on_state && finding.namespace.as_ref().is_some_and(is_unknown)
+        finding.rests_on_absence || finding.namespace.as_ref().is_some_and(is_unknown)
     }
 }
 

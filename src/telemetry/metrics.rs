@@ -129,7 +129,7 @@ const VIEW_AGE: Metric = Metric {
     name: "portcullis_view_age_seconds",
     kind: Kind::Gauge,
     labels: &[],
-    help: "How long ago all that is known of the cluster was last known to be current; 0 while no watch is cut off.",
+    help: "How long ago all that is known of the cluster was last known to be current; 0 while no watch is cut off and the API server answers.",
 };
 
 const OBJECTS: Metric = Metric {

@@ -182,6 +182,24 @@ async fn in_a_namespace_not_seen_yet_a_denial_for_what_is_there_waits_for_its_mo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_a_namespace_not_seen_yet_what_cannot_be_read_waits_for_its_mode_too() {
+    const ODD: &str = "
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: odd, namespace: shop}
+spec: text
+";
+    for (mode, allowed) in [("warn", true), ("enforce", false)] {
+        let labelled = SHOP.replace("shop}", &format!("shop, labels: {{portcullis.dev/mode: {mode}}}}}"));
+        let truth = truth(Some(Ok(cluster(&[&labelled]))));
+        let server = gate(&[], &truth).await;
+        server.rules.send_replace(Arc::new(rules("rules: {unreadable-object: {action: deny}}")));
+        let answer = create(&server, ODD).await;
+        assert_eq!(answer["allowed"], allowed, "{answer:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn past_the_age_that_is_set_rules_warn_where_they_would_deny() {
     for (age, allowed) in [(30, true), (10, false)] {
         let fresh = cluster(&[SHOP]);

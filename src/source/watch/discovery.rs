@@ -9,7 +9,7 @@ use kube::core::Request;
 use kube::{Client, Error};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::feed::{Event, Feed, reason};
 use super::health::Health;
@@ -42,8 +42,20 @@ impl Discovery {
         }
         let mut running: BTreeMap<String, Running> = BTreeMap::new();
         let mut last_failure = String::new();
+        let mut answered = Instant::now();
         loop {
-            match self.served().await {
+            let served = self.served().await;
+            // A refusal is an answer; what stands before an API server that is away says 502 to 504.
+            let is_answered = match &served {
+                Ok(_) => true,
+                Err(Error::Api(status)) => status.code < 500,
+                Err(_) => false,
+            };
+            if is_answered {
+                answered = Instant::now();
+            }
+            self.health.unanswered((!is_answered).then_some(answered.into_std()));
+            match served {
                 Ok(served) => {
                     last_failure.clear();
                     for resource in RESOURCES.iter().filter(|resource| !resource.is_builtin) {

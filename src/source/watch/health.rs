@@ -19,6 +19,9 @@ const LISTING: &str = "listing";
 #[derive(Clone)]
 pub(super) struct Health {
     watches: Arc<Mutex<Vec<Watch>>>,
+    /// When the API server last answered, from when on it no longer did. A quiet watch alone cannot
+    /// tell one that has nothing to say from one that is gone without a word.
+    unanswered: Arc<Mutex<Option<Instant>>>,
     readiness: Readiness,
 }
 
@@ -70,7 +73,8 @@ impl Health {
             let state = State::Listing(LOOKING.to_owned());
             Watch { resource, state, heard: None, is_settled: false }
         };
-        let health = Self { watches: Arc::new(Mutex::new(RESOURCES.iter().map(start).collect())), readiness };
+        let watches = Arc::new(Mutex::new(RESOURCES.iter().map(start).collect()));
+        let health = Self { watches, unanswered: Arc::default(), readiness };
         for watch in &*health.lock() {
             health.publish(watch);
         }
@@ -114,16 +118,25 @@ impl Health {
         });
     }
 
+    /// The API server is asked something now and then, and no longer answers since the time given;
+    /// or it answers.
+    pub(super) fn unanswered(&self, since: Option<Instant>) {
+        *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
     /// How long ago all that is known was last known to be current: since the longest silent of the
     /// watches that are cut off was last heard. One that is silent for longer than its feed would
-    /// bear has lost its feed, and is cut off as well.
+    /// bear has lost its feed, and is cut off as well. So are all that say nothing while the API
+    /// server answers nobody.
     pub(super) fn age(&self) -> Duration {
+        let unanswered = *self.unanswered.lock().unwrap_or_else(PoisonError::into_inner);
         let watches = self.lock();
         let ages = watches.iter().filter(|watch| watch.may_deny()).filter_map(|watch| {
             let age = watch.heard?.elapsed();
             match watch.state {
                 State::Cut(_) => Some(age),
-                State::Current => (age > MOST_SILENCE).then_some(age),
+                State::Current if age > MOST_SILENCE => Some(age),
+                State::Current => unanswered.map(|since| since.elapsed().min(age)),
                 State::Listing(_) | State::Forbidden | State::NotInstalled => None,
             }
         });

@@ -65,11 +65,26 @@ async fn optional(
         return Ok(Vec::new());
     }
     for version in versions {
-        if let Some(found) = list(client, resource, version, namespace).await? {
+        let found = match list(client, resource, version, namespace).await {
+            // Whoever may not read it is told so before the API server looks whether there is such a
+            // thing. Where there is none, nothing is missing.
+            Err(Error::Api(status)) if status.code == 403 && !is_served(client, resource, version).await? => None,
+            found => found?,
+        };
+        if let Some(found) = found {
             return Ok(found);
         }
     }
     Ok(Vec::new())
+}
+
+/// Whether the API server says that it serves this version of a resource, which any account may ask.
+async fn is_served(client: &Client, resource: &Resource, version: &str) -> Result<bool, Error> {
+    match client.list_api_group_resources(&format!("{}/{version}", resource.group)).await {
+        Ok(served) => Ok(served.resources.iter().any(|it| it.name == resource.name)),
+        Err(Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 async fn get_namespace(client: &Client, name: &str) -> Result<Vec<Object>, Error> {

@@ -32,11 +32,16 @@ const POLICIES: &str = "- {apiGroups: [networking.k8s.io], resources: [networkpo
 async fn gate(further: &str) -> (ControlPlane, Gate) {
     let plane = ControlPlane::new().await;
     plane.install_peer_authentications().await;
+    let gate = gate_on(&plane, further).await;
+    (plane, gate)
+}
+
+async fn gate_on(plane: &ControlPlane, further: &str) -> Gate {
     plane.apply(&standing(further)).await;
     let reader = plane.reader_kubeconfig();
     let gate = Gate::start(Setup { cluster: Knows::Live(&reader), ..Setup::default() }).await;
-    Registration::new(&plane, &gate, Through::Url, "reader").await;
-    (plane, gate)
+    Registration::new(plane, &gate, Through::Url, "reader").await;
+    gate
 }
 
 async fn created(plane: &ControlPlane) -> Kubectl {
@@ -79,4 +84,13 @@ async fn a_rule_denies_although_the_gate_may_not_read_what_another_needs() {
     });
     let denied = reason(create(&plane.client().await, pod).await);
     assert!(denied.contains("[NP001 "), "{denied}");
+}
+
+#[tokio::test]
+async fn what_is_not_installed_need_not_be_granted() {
+    let plane = ControlPlane::new().await;
+    let gate = gate_on(&plane, POLICIES).await;
+    let denied = created(&plane).await;
+    assert!(!denied.succeeded && denied.stderr.contains("[NP001 "), "{denied:?}");
+    assert!(gate.metric("portcullis_review_confirmations_total", "failed").await <= 0.0);
 }
