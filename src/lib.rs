@@ -22,7 +22,7 @@
 //! | domain | [`netset`], [`model`], [`cluster`], [`reach`], [`mesh`], [`rules`] | the meaning: pure, synchronous, no clock, no I/O, cannot fail |
 //! | adapters | [`prose`], [`yaml`], [`k8s`], [`source`], [`config`], [`report`], [`telemetry`] | bytes into values and back |
 //! | uses | [`admission`] | one review from bytes to bytes, a pure function |
-//! | edges | [`server`], [`upkeep`], [`cli`] | sockets, files, the gate's own registration, signals, exit codes |
+//! | edges | [`server`], [`upkeep`], [`doctor`], [`cli`] | sockets, files, the gate's own registration, what keeps it from guarding, signals, exit codes |
 //!
 //! `tests/architecture.rs` holds who may import whom.
 //!
@@ -66,5 +66,7 @@ pub mod telemetry;
 pub mod server;
 
 pub mod upkeep;
+
+pub mod doctor;
 
 pub mod cli;
