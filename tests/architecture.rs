@@ -33,8 +33,8 @@ const IMPORTS: &[Row] = &[
     ("report", &["rules", "reach", "yaml", "model", "prose", "audit"], "says what was found; finds nothing"),
     (
         "admission",
-        &["rules", "cluster", "k8s", "model", "yaml", "prose"],
-        "a pure function: the network and the files are `server`'s",
+        &["rules", "config", "cluster", "k8s", "model", "yaml", "prose"],
+        "a pure function: the network and the files are `server`'s; of `config` it asks what the gate would take",
     ),
     (
         "audit",
@@ -50,6 +50,11 @@ const IMPORTS: &[Row] = &[
         "upkeep",
         &["admission", "server", "telemetry", "rules"],
         "keeps the gate's own certificate and registration; what is judged, and how, is not its business",
+    ),
+    (
+        "doctor",
+        &["admission", "cluster", "k8s", "model", "rules", "source", "telemetry", "upkeep"],
+        "looks at a cluster as the gate does, and tells what it finds; the text is `cli`'s",
     ),
     ("cli", ANYTHING, "the edge towards the user puts everything together"),
 ];

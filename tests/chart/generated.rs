@@ -33,7 +33,7 @@ fn what_follows_from_the_program_and_the_values_is_up_to_date() {
 /// What the chart's webhook configuration asks about, as the program registers itself.
 fn registration() -> String {
     let printed = Command::new(crate::support::BINARY)
-        .args(["webhook", "--service", "portcullis/portcullis", "--guard-dns", "-o", "json"])
+        .args(["webhook", "--service", "portcullis/portcullis", "--guard", "-o", "json"])
         .output()
         .unwrap();
     assert!(printed.status.success(), "{printed:?}");

@@ -156,19 +156,23 @@ fn the_webhook_asks_what_the_program_itself_would_register_for() {
         let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("chart-{name}.yaml"));
         std::fs::write(&folder, configuration).unwrap();
         let printed = std::process::Command::new(crate::support::BINARY)
-            .args(["webhook", "--service", "portcullis/portcullis", "-o", "json", "--config"])
+            .args(["webhook", "--service", "portcullis/portcullis", "--guard", "-o", "json", "--config"])
             .arg(&folder)
             .output()
             .unwrap();
         let registration: Value = serde_json::from_slice(&printed.stdout).unwrap();
-        let (ours, its) = (entry(&objects, "gate.portcullis.dev").unwrap(), &registration["webhooks"][0]);
-        assert_eq!(ours["rules"], its["rules"], "{name}");
-        assert_eq!(expressions(ours), expressions(its), "{name}");
-        let excluded = |entry: &Value| entry["namespaceSelector"]["matchExpressions"][0].clone();
-        assert_eq!(excluded(ours), excluded(its), "{name}");
-        for field in ["sideEffects", "matchPolicy", "admissionReviewVersions", "timeoutSeconds"] {
-            assert_eq!(ours[field], its[field], "{name} {field}");
+        for its in registration["webhooks"].as_array().unwrap() {
+            let entry_name = its["name"].as_str().unwrap();
+            let ours = entry(&objects, entry_name).unwrap_or_else(|| panic!("{name} has no {entry_name}"));
+            assert_eq!(ours["rules"], its["rules"], "{name} {entry_name}");
+            assert_eq!(expressions(ours), expressions(its), "{name} {entry_name}");
+            let selected = |entry: &Value| entry["namespaceSelector"]["matchExpressions"][0].clone();
+            assert_eq!(selected(ours), selected(its), "{name} {entry_name}");
+            for field in ["sideEffects", "matchPolicy", "admissionReviewVersions", "timeoutSeconds"] {
+                assert_eq!(ours[field], its[field], "{name} {entry_name} {field}");
+            }
         }
+        assert_eq!(registration["webhooks"].as_array().unwrap().len(), 2);
     }
 }
 

@@ -8,7 +8,9 @@
     reason = "what is not as expected fails the test it is in"
 )]
 
+mod cold_start;
 mod continuity;
+mod doctor;
 mod faults;
 mod live;
 mod load;
