@@ -56,7 +56,7 @@ pub(super) struct Args {
     /// Adds an entry for what could cut off cluster DNS or the gate in the namespaces of these, for
     /// their modes, and for the gate's own waivers and configuration; it never holds anything up
     /// there, whatever `--failure-policy` says
-    #[arg(long, alias = "guard-dns")]
+    #[arg(long)]
     guard: bool,
     /// What to call the registration
     #[arg(long, value_name = "NAME", default_value = "portcullis", value_parser = subdomain)]
