@@ -232,10 +232,14 @@ fn dns_guard(
 ) -> Option<Value> {
     let namespaces = dns_namespaces(rules, excluded);
     let operations = watched.get(&Watched::DnsServices)?;
+    let on_labels = watched.get(&Watched::Namespaces);
     if namespaces.is_empty() {
         return None;
     }
-    let watched = [Watched::NetworkPolicies, Watched::DnsServices].map(|what| (what, operations.clone())).into();
+    let mut watched: BTreeMap<_, _> =
+        [Watched::NetworkPolicies, Watched::DnsServices].map(|what| (what, operations.clone())).into();
+    // By the labels of these namespaces policies elsewhere admit DNS.
+    watched.extend(on_labels.map(|on| (Watched::Namespaces, on.clone())));
     let options = Options { failure_policy: FailurePolicy::Ignore, ..options.clone() };
     let mut guard = webhook("dns.portcullis.dev", rules, &watched, &options, &BTreeSet::new());
     *guard.pointer_mut("/namespaceSelector/matchExpressions/0")? =
@@ -636,6 +640,12 @@ mod tests {
         assert_eq!(guard["failurePolicy"], "Ignore");
         assert_eq!(guard["namespaceSelector"]["matchExpressions"][0]["values"], json!(["kube-system"]));
         assert!(!guard["rules"].to_string().contains("pods"));
+        // Policies everywhere find cluster DNS by the labels of its namespace.
+        let labels = guard["rules"].as_array().unwrap().iter().find(|rule| rule["resources"] == json!(["namespaces"]));
+        assert!(
+            labels.is_some_and(|rule| rule["operations"].as_array().unwrap().contains(&json!("UPDATE"))),
+            "{guard}"
+        );
         assert!(guarded.notes.is_empty(), "{:?}", guarded.notes);
         let without = registered(&only(&["NP001"]), &Options { guard_dns: true, ..options() });
         assert_eq!(without.object["webhooks"].as_array().unwrap().len(), 1);

@@ -53,8 +53,8 @@ pub(super) struct Args {
     /// How many seconds the API server waits for an answer
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=30))]
     timeout_seconds: u8,
-    /// Adds an entry for policies and DNS Services in the namespaces of cluster DNS; it never holds
-    /// these up, whatever `--failure-policy` says
+    /// Adds an entry for policies and DNS Services in the namespaces of cluster DNS, and for their
+    /// labels; it never holds these up, whatever `--failure-policy` says
     #[arg(long)]
     guard_dns: bool,
     /// What to call the registration
