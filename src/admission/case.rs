@@ -142,7 +142,8 @@ fn missing(field: &str) -> Problem {
 fn ceiling(request: &Request<'_>, change: Option<&Change>, cluster: &Cluster) -> Action {
     let is_leaving = || {
         let state = cluster.namespace(&request.namespace);
-        request.operation == "DELETE" && state.is_some_and(|state| state.is_terminating())
+        // Nothing is created in a namespace that goes: where it seems so, it is a new one of that name.
+        request.operation != "CREATE" && state.is_some_and(|state| state.is_terminating())
     };
     let is_owned = || {
         let workload = change.and_then(Change::after);

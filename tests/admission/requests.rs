@@ -187,6 +187,17 @@ fn a_namespace_that_is_being_deleted_is_not_held_up() {
 }
 
 #[test]
+fn what_goes_with_its_namespace_may_turn_unreadable() {
+    let configured = "rules: {unreadable-object: {action: deny}}";
+    let sound =
+        "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a, namespace: shop}\nspec: {}";
+    let odd = sound.replace("spec: {}", "spec: text");
+    let leaving = OPEN.replace("metadata: {name: shop}", "metadata: {name: shop}\nstatus: {phase: Terminating}");
+    gate(OPEN).configured(configured).denies(&update(sound, &odd));
+    gate(&leaving).configured(configured).only_records(&update(sound, &odd));
+}
+
+#[test]
 fn deleting_a_namespace_is_not_denied() {
     gate(&closed()).passes(&delete("{apiVersion: v1, kind: Namespace, metadata: {name: shop}}"));
 }
