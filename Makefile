@@ -19,6 +19,10 @@ build: ## build the program
 release: ## build the program as it is shipped
 	$(CARGO) build --locked --release
 
+.PHONY: image-root
+image-root: ## assemble the image's root file system, as deploy/Dockerfile does, in target/image-root
+	deploy/image-root target/image-root
+
 check: fmt lint docs deps ## formatting, lints, documentation, dependency policy
 
 fmt:

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use crate::cluster::Cluster;
 use crate::k8s::Problem;
-use crate::model::{ObjectRef, Str};
+use crate::model::{Change, Object, ObjectRef, Str};
 use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
 pub use answer::Answer;
@@ -57,8 +57,9 @@ pub struct Record {
     pub verdict: Option<Action>,
     /// Rule names and actions of the findings.
     pub findings: Vec<(&'static str, Action)>,
-    /// The namespaces that hold what a denial found absent. Whoever can should read them anew and
-    /// review again before the denial is sent: a watch trails what was just written.
+    /// The namespaces that hold what a denial found absent, or what the allowed deletion of a policy
+    /// leaves in place. Whoever can should read them anew and review again before the answer is sent: a
+    /// watch trails what was just written.
     pub to_confirm: Vec<Str>,
 }
 
@@ -94,8 +95,20 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
     }
     sight.temper(&mut findings);
     // What a probe finds is not there to be found again.
-    let to_confirm = if is_probe { Vec::new() } else { sight.to_confirm(&findings, &request.namespace) };
+    let mut to_confirm = if is_probe { Vec::new() } else { sight.to_confirm(&findings, &request.namespace) };
+    let namespace = request.namespace.as_ref();
+    let may_deny = ceiling == Action::Deny && rules.mode_in(cluster, namespace).ceiling() == Action::Deny;
+    if !is_probe && may_deny && to_confirm.is_empty() && change.as_ref().is_some_and(is_loss) {
+        to_confirm.push(namespace.into());
+    }
     Answer::of(&request, &reference, true, &findings, to_confirm)
+}
+
+/// Whether the change takes away what others may rest on. Of several deletions in a row each is stored
+/// before the next is asked about, and the watch may not have told of it yet: by what is known, each of
+/// them would leave the others in place.
+fn is_loss(change: &Change) -> bool {
+    matches!(change, Change::Delete(Object::NetworkPolicy(_) | Object::PeerAuthentication(_)))
 }
 
 /// What of an object could not be read, as findings: one a problem, unless the rule is off.

@@ -67,10 +67,12 @@ impl Judge {
     }
 
     /// Judges again by what is there now: a watch trails what was just written, and whoever applies
-    /// a policy and what it protects in one go must not be refused for want of the policy.
+    /// a policy and what it protects in one go must not be refused for want of the policy. Nor must
+    /// whoever deletes all policies in one go find each of them to be one of several.
     async fn confirm(&self, review: &Review, origin: &dyn Origin, cluster: Arc<Cluster>, first: Answer) -> Answer {
         let time = review.deadline.saturating_duration_since(Instant::now()).mul_f64(TIME_TO_CONFIRM);
-        let mut namespaces = first.record.to_confirm;
+        let was_allowed = first.record.allowed;
+        let mut namespaces = first.record.to_confirm.clone();
         namespaces.truncate(MOST_CONFIRMED);
         // What is unread is left out of the renewal, and may have been read by the end of it.
         let mut doubts = self.doubts(&review.rules);
@@ -79,6 +81,11 @@ impl Judge {
         let (cluster, is_confirmed) =
             match renewed.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned())) {
                 Ok(renewed) => (Arc::new(renewed), true),
+                Err(why) if was_allowed => {
+                    tracing::warn!(error = why, "what a deletion leaves in place cannot be looked at again");
+                    self.metrics.confirmation(Confirmation::Failed);
+                    return first;
+                }
                 Err(why) => {
                     tracing::warn!(error = why, "a denial cannot be confirmed and becomes a warning");
                     doubts.push(Doubt::Unconfirmed(why));
@@ -86,11 +93,13 @@ impl Judge {
                 }
             };
         let answer = self.once(review, cluster, doubts).await;
-        self.metrics.confirmation(match (is_confirmed, answer.record.allowed) {
-            (false, _) => Confirmation::Failed,
-            (true, false) => Confirmation::Upheld,
-            (true, true) => Confirmation::Withdrawn,
-        });
+        let outcome = match (is_confirmed, was_allowed, answer.record.allowed) {
+            (false, ..) => Confirmation::Failed,
+            (true, false, true) => Confirmation::Withdrawn,
+            (true, true, false) => Confirmation::Overturned,
+            (true, ..) => Confirmation::Upheld,
+        };
+        self.metrics.confirmation(outcome);
         answer
     }
 

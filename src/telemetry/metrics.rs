@@ -105,7 +105,7 @@ const CONFIRMATIONS: Metric = Metric {
     name: "portcullis_review_confirmations_total",
     kind: Kind::Counter,
     labels: &["outcome"],
-    help: "Denials for want of something that were judged again by a fresh read, by what came of them.",
+    help: "Denials for want of something, and deletions of policies, that were judged again by a fresh read, by what came of them.",
 };
 
 const INFLIGHT: Metric =
@@ -308,24 +308,27 @@ impl Verdict {
     }
 }
 
-/// What came of a denial that was judged again by a fresh read.
+/// What came of an answer that was judged again by a fresh read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmation {
-    /// It was sent.
+    /// It was right.
     Upheld,
     /// What had been absent was there by then.
     Withdrawn,
-    /// The fresh read failed, and the denial became a warning.
+    /// A deletion would have been allowed for what had gone by then, and was denied.
+    Overturned,
+    /// The fresh read failed: a denial became a warning, a deletion was allowed.
     Failed,
 }
 
 impl Confirmation {
-    const ALL: [Self; 3] = [Self::Upheld, Self::Withdrawn, Self::Failed];
+    const ALL: [Self; 4] = [Self::Upheld, Self::Withdrawn, Self::Overturned, Self::Failed];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Upheld => "upheld",
             Self::Withdrawn => "withdrawn",
+            Self::Overturned => "overturned",
             Self::Failed => "failed",
         }
     }

@@ -103,6 +103,15 @@ async fn gate(known: &[&str], truth: &Arc<Truth>) -> Running {
 
 /// The answer to the creation of an object in `shop`.
 async fn create(server: &Running, manifest: &str) -> Value {
+    asked(server, "CREATE", manifest).await
+}
+
+/// The answer to the deletion of an object in `shop`.
+async fn delete(server: &Running, manifest: &str) -> Value {
+    asked(server, "DELETE", manifest).await
+}
+
+async fn asked(server: &Running, operation: &str, manifest: &str) -> Value {
     let object = yaml::parse(manifest).into_iter().next().unwrap().unwrap().value();
     let (group, version) = object["apiVersion"].as_str().unwrap().rsplit_once('/').unwrap_or(("", "v1"));
     let review = json!({
@@ -111,11 +120,11 @@ async fn create(server: &Running, manifest: &str) -> Value {
         "request": {
             "uid": "1",
             "kind": {"group": group, "version": version, "kind": object["kind"]},
-            "operation": "CREATE",
+            "operation": operation,
             "namespace": "shop",
             "name": object["metadata"]["name"],
             "userInfo": {"username": "ann"},
-            "object": object,
+            (if operation == "CREATE" { "object" } else { "oldObject" }): object,
         },
     });
     let request = Request::post("/validate?timeout=1s").header("content-type", "application/json");
@@ -160,6 +169,37 @@ async fn a_denial_that_cannot_be_confirmed_is_a_warning_that_says_so() {
         assert!(warning.contains("NP001") && warning.contains(said), "{warning}");
         assert!(outcome(&server, "failed"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_deletions_in_a_row_the_one_that_takes_the_last_defence_is_denied() {
+    let spare = DEFAULT_DENY.replace("default-deny", "spare");
+    // The watch has not told of it yet: the spare one is gone.
+    let truth = truth(Some(Ok(cluster(&[SHOP, DEFAULT_DENY, CART]))));
+    let server = gate(&[SHOP, DEFAULT_DENY, &spare, CART], &truth).await;
+    let answer = delete(&server, DEFAULT_DENY).await;
+    assert_eq!(answer["allowed"], false, "{answer:#}");
+    assert!(outcome(&server, "overturned"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_that_leaves_a_defence_in_place_is_allowed_after_one_fresh_read() {
+    let spare = DEFAULT_DENY.replace("default-deny", "spare");
+    let all = [SHOP, DEFAULT_DENY, &spare, CART];
+    let truth = truth(Some(Ok(cluster(&all))));
+    let server = gate(&all, &truth).await;
+    assert_eq!(delete(&server, DEFAULT_DENY).await["allowed"], true);
+    assert_eq!(truth.reads.load(Ordering::SeqCst), 1);
+    assert!(outcome(&server, "upheld"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_is_allowed_by_what_is_known_where_nothing_can_be_read_anew() {
+    let spare = DEFAULT_DENY.replace("default-deny", "spare");
+    let truth = truth(Some(Err("away".to_owned())));
+    let server = gate(&[SHOP, DEFAULT_DENY, &spare, CART], &truth).await;
+    assert_eq!(delete(&server, DEFAULT_DENY).await["allowed"], true);
+    assert!(outcome(&server, "failed"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

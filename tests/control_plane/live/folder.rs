@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use futures::{StreamExt as _, stream};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
 use super::{create, reason};
-use crate::support::{ControlPlane, Gate, Knows, Registration, Relay, Setup, Through};
+use crate::support::{ControlPlane, Gate, Knows, Registration, Relay, Setup, Through, eventually};
 
 /// How often each folder is applied.
 const TIMES: usize = 200;
@@ -159,4 +161,32 @@ async fn a_mode_holds_from_the_moment_it_is_set() {
     let applied =
         late.plane.kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"], &written(&relaxed)).await;
     assert!(applied.succeeded && applied.stderr.contains("which leaves `Deployment cart` open"), "{applied:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_of_all_policies_at_once_leaves_the_last_default_deny_however_late_the_watch_is() {
+    let late = Late::new("emptied").await;
+    for number in 0..10 {
+        let ns = format!("emptied-{number}");
+        let mut twin = default_deny(&ns);
+        twin["metadata"]["name"] = "twin".into();
+        for object in [namespace(&ns, &[("gate", "emptied")]), default_deny(&ns), twin, allow_dns(&ns), deployment(&ns)]
+        {
+            create(&late.client, object).await.unwrap();
+        }
+        let policies: Api<NetworkPolicy> = Api::namespaced(late.client.clone(), &ns);
+        let open = json!({ "metadata": { "name": "open" }, "spec": { "podSelector": {}, "ingress": [{}] } });
+        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+        eventually("the gate has heard of the Deployment", async || {
+            let said = policies.create(&dry_run, &serde_json::from_value(open.clone()).unwrap()).await;
+            said.err().filter(|error| error.to_string().contains("`Deployment cart`")).map(drop)
+        })
+        .await;
+        let all_but_dns = ListParams::default().fields("metadata.name!=allow-dns");
+        let refused = policies.delete_collection(&DeleteParams::default(), &all_but_dns).await;
+        assert!(refused.is_err(), "number {number}");
+        let left = policies.list(&all_but_dns).await.unwrap().items;
+        assert_eq!(left.len(), 1, "number {number}");
+    }
+    assert!(late.confirmations("overturned").await >= 10);
 }
