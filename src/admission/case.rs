@@ -206,7 +206,7 @@ fn as_stored(object: Object, before: Option<&Object>) -> Object {
         | Object::Service(_)
         | Object::PeerAuthentication(_)
         | Object::MeshConfig(_)
-        | Object::Revision(_)
+        | Object::WebhookConfiguration(_)
         | Object::ForeignPolicy(_)
         | Object::Waiver(_) => {}
     }
@@ -246,8 +246,9 @@ fn known(kind: Kind, reference: &ObjectRef, cluster: &Cluster) -> Option<Object>
             let mut configs = cluster.mesh_configs();
             configs.find(|it| it.namespace == *namespace && it.name == *name).cloned().map(Object::MeshConfig)
         }
-        Kind::MutatingWebhookConfiguration => {
-            cluster.revisions().find(|it| it.webhook == *name).cloned().map(Object::Revision)
+        Kind::WebhookConfiguration(kind) => {
+            let mut configurations = cluster.webhooks();
+            configurations.find(|it| it.kind == kind && it.name == *name).cloned().map(Object::WebhookConfiguration)
         }
         Kind::Waiver => state(namespace)?.waivers.get(name).cloned().map(Object::Waiver),
         Kind::ForeignPolicy => None,

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Sight;
 use crate::cluster::Cluster;
-use crate::rules::{Action, ActiveRule, Environment, Mode, Profile, RULES, RuleSet};
+use crate::rules::{Action, ActiveRule, Environment, Profile, RULES, RuleSet};
 
 /// The annotation that makes a dry run a probe, whatever its value.
 pub const PROBE: &str = "portcullis.dev/probe";
@@ -30,8 +30,8 @@ static RULES_OF_PROBES: LazyLock<RuleSet> = LazyLock::new(|| RuleSet {
         .collect(),
     environment: Environment::default(),
     profile: Profile::Restricted,
-    mode: Mode::Enforce,
     on_unreadable: Action::Deny,
+    on_invalid_configuration: Action::Deny,
     on_error: Action::Deny,
     max_age: SignedDuration::MAX,
 });

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::k8s::Kind;
-use crate::model::Str;
+use crate::model::{Str, WebhookKind};
 use crate::rules::{Action, Finding, Meta, Watched};
 
 /// A cluster as a review sees it.
@@ -79,17 +79,17 @@ impl Sight<'_> {
 /// Whether a rule can be wrong for not knowing of a kind. Not to know of workloads only leaves out
 /// some that suffer, except for those that are cluster DNS.
 fn reads(rule: &Meta, kind: Kind) -> bool {
-    // Any finding may be one that somebody let stand.
-    if kind == Kind::Waiver {
-        return true;
-    }
     let watched = match kind {
+        // Any finding may be one that somebody let stand.
+        Kind::Waiver => return true,
+        // Who is called is only ever something more to protect.
+        Kind::WebhookConfiguration(WebhookKind::Validating) => return false,
         Kind::NetworkPolicy | Kind::ForeignPolicy => Watched::NetworkPolicies,
         Kind::PeerAuthentication => Watched::PeerAuthentications,
         Kind::Namespace => Watched::Namespaces,
         Kind::Service | Kind::Workload => Watched::DnsServices,
-        Kind::ConfigMap | Kind::MutatingWebhookConfiguration => Watched::MeshConfigs,
-        Kind::Waiver => Watched::Waivers,
+        // Where the mesh's root is, and which injectors it has: whoever asks what the mesh accepts rests on both.
+        Kind::ConfigMap | Kind::WebhookConfiguration(WebhookKind::Mutating) => Watched::PeerAuthentications,
     };
     rule.watches.iter().any(|watch| watch.what == watched)
 }
@@ -103,7 +103,8 @@ const fn plural(kind: Kind) -> &'static str {
         Kind::Workload => "Pods",
         Kind::NetworkPolicy => "NetworkPolicies",
         Kind::PeerAuthentication => "PeerAuthentications",
-        Kind::MutatingWebhookConfiguration => "MutatingWebhookConfigurations",
+        Kind::WebhookConfiguration(WebhookKind::Mutating) => "MutatingWebhookConfigurations",
+        Kind::WebhookConfiguration(WebhookKind::Validating) => "ValidatingWebhookConfigurations",
         Kind::ForeignPolicy => "policies of other systems",
         Kind::Waiver => "Waivers",
     }

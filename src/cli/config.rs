@@ -56,7 +56,7 @@ fn effective(settings: &Settings, now: Timestamp) -> String {
         );
         let _ = writeln!(out, "{}", row.trim_end());
     }
-    let Environment { namespaces, dns, mesh, cni, waivers } = &rules.environment;
+    let Environment { mode: _, own_namespace: _, namespaces, dns, mesh, cni, waivers } = &rules.environment;
     let exempt = match namespaces.exempt.as_slice() {
         [] => "none".to_owned(),
         names => names.join(", "),

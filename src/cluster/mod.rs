@@ -14,7 +14,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
     Change, ForeignPolicy, Labels, METADATA_NAME, MeshConfig, Namespace, NetworkPolicy, Object, PeerAuthentication,
-    Revision, Service, Str, Waiver, Workload, WorkloadId,
+    Revision, Service, Str, Waiver, WebhookConfiguration, WebhookKind, Workload, WorkloadId,
 };
 
 pub use index::Index;
@@ -31,7 +31,7 @@ pub struct Cluster {
     /// every Service at each review.
     dns_services: OrdSet<(Str, Str)>,
     mesh_configs: OrdMap<(Str, Str), Arc<MeshConfig>>,
-    revisions: OrdMap<Str, Arc<Revision>>,
+    webhooks: OrdMap<(WebhookKind, Str), Arc<WebhookConfiguration>>,
     /// Cluster-scoped policies of other systems, by kind and name.
     foreign: OrdMap<(Str, Str), Arc<ForeignPolicy>>,
 }
@@ -169,9 +169,9 @@ impl Cluster {
 
     /// Every object, kind by kind within its namespace.
     pub fn objects(&self) -> impl Iterator<Item = Object> {
-        let Self { namespaces, dns_services: _, mesh_configs, revisions, foreign } = self;
+        let Self { namespaces, dns_services: _, mesh_configs, webhooks, foreign } = self;
         let of_cluster = (mesh_configs.values().cloned().map(Object::MeshConfig))
-            .chain(revisions.values().cloned().map(Object::Revision))
+            .chain(webhooks.values().cloned().map(Object::WebhookConfiguration))
             .chain(foreign.values().cloned().map(Object::ForeignPolicy));
         namespaces.values().flat_map(|state| state.objects()).chain(of_cluster)
     }
@@ -215,8 +215,13 @@ impl Cluster {
     }
 
     /// The mesh's injectors by name.
-    pub fn revisions(&self) -> impl Iterator<Item = &Arc<Revision>> {
-        self.revisions.values()
+    pub fn revisions(&self) -> impl Iterator<Item = &Revision> {
+        self.webhooks.values().filter_map(|configuration| configuration.revision.as_ref())
+    }
+
+    /// Configurations of admission webhooks by kind and name.
+    pub fn webhooks(&self) -> impl Iterator<Item = &Arc<WebhookConfiguration>> {
+        self.webhooks.values()
     }
 
     /// Policies of other systems that may touch a namespace: its own and the cluster-scoped ones.
@@ -269,8 +274,8 @@ impl Cluster {
             Object::MeshConfig(it) => {
                 self.mesh_configs.insert((it.namespace.clone(), it.name.clone()), it);
             }
-            Object::Revision(it) => {
-                self.revisions.insert(it.webhook.clone(), it);
+            Object::WebhookConfiguration(it) => {
+                self.webhooks.insert((it.kind, it.name.clone()), it);
             }
             Object::ForeignPolicy(it) => match it.namespace.clone() {
                 Some(namespace) => self.change(&namespace, |state| {
@@ -309,8 +314,8 @@ impl Cluster {
             Object::MeshConfig(it) => {
                 self.mesh_configs.remove(&(it.namespace.clone(), it.name.clone()));
             }
-            Object::Revision(it) => {
-                self.revisions.remove(&it.webhook);
+            Object::WebhookConfiguration(it) => {
+                self.webhooks.remove(&(it.kind, it.name.clone()));
             }
             Object::ForeignPolicy(it) => match &it.namespace {
                 Some(namespace) => self.change(namespace, |state| {

@@ -23,8 +23,8 @@ use serde_json::Value;
 use crate::mesh::MeshSettings;
 use crate::reach::{Cni, DnsSettings};
 use crate::rules::{
-    Action, ActiveRule, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, Environment, Mode, NamespaceSettings, Profile,
-    RULES, RuleSet, WaiverSettings,
+    Action, ActiveRule, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, Environment, Mode,
+    NamespaceSettings, Profile, RULES, RuleSet, WaiverSettings,
 };
 
 pub use defaults::defaults;
@@ -156,6 +156,8 @@ impl Settings {
         RuleSet {
             rules: RULES.iter().filter_map(active).collect(),
             environment: Environment {
+                mode: self.mode,
+                own_namespace: None,
                 namespaces: self.namespaces.clone(),
                 dns: self.dns.clone(),
                 mesh: self.mesh.clone(),
@@ -163,9 +165,10 @@ impl Settings {
                 waivers: self.waivers.clone(),
             },
             profile: self.profile,
-            mode: self.mode,
             on_unreadable: crate::rules::entry(CL_UNREADABLE_OBJECT.name)
                 .map_or(Action::Warn, |entry| self.action(entry)),
+            on_invalid_configuration: crate::rules::entry(CL_INVALID_CONFIGURATION.name)
+                .map_or(Action::Deny, |entry| self.action(entry)),
             on_error: self.on_error.action(),
             max_age: SignedDuration::try_from(self.view.max_age).unwrap_or(SignedDuration::MAX),
         }

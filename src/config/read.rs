@@ -308,7 +308,10 @@ mod tests {
         );
         assert_eq!(settings.on_error, OnError::Deny);
         let rules = settings.rule_set();
-        assert_eq!((rules.mode, rules.on_error, rules.on_unreadable), (Mode::Warn, Action::Deny, Action::Audit));
+        assert_eq!(
+            (rules.environment.mode, rules.on_error, rules.on_unreadable),
+            (Mode::Warn, Action::Deny, Action::Audit)
+        );
         assert!(
             rules.environment.namespaces.is_exempt("a-b") && !rules.environment.namespaces.is_exempt("kube-system")
         );

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::meta::{Identity, Meta};
 use super::policy::number;
 use super::read::{Source, Strict};
-use super::{Lowered, Problem, Read, Written as WrittenLabels, done, labels};
-use crate::model::{FieldPath, Labels, MeshConfig, MtlsMode, Object, PeerAuthentication, Revision, Str};
+use super::{Lowered, Problem, Read, Written as WrittenLabels, labels};
+use crate::model::{FieldPath, Labels, MeshConfig, MtlsMode, Object, PeerAuthentication, Str};
 use crate::yaml;
 
 #[derive(Deserialize)]
@@ -162,21 +162,6 @@ fn root_namespace(mesh: &str) -> Result<Option<Str>, String> {
         Some(Value::String(name)) => Ok((!name.is_empty()).then(|| name.as_str().into())),
         Some(other) => Err(format!("`rootNamespace` is no string: {other}")),
     }
-}
-
-/// An injector of the mesh's sidecars.
-pub(super) fn lower_revision<'a>(source: impl Source<'a>) -> Read {
-    #[derive(Deserialize)]
-    struct Written {
-        metadata: Meta,
-    }
-    let Written { metadata } = source.read()?;
-    let labels = metadata.labels();
-    let (revision, tag) = (labels.get("istio.io/rev").cloned(), labels.get("istio.io/tag").cloned());
-    if revision.is_none() && tag.is_none() {
-        return Ok(Lowered::default());
-    }
-    Ok(done(Object::Revision(Arc::new(Revision { webhook: metadata.name(), revision, tag }))))
 }
 
 #[cfg(test)]

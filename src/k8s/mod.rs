@@ -16,6 +16,7 @@ mod policy;
 mod read;
 mod service;
 mod spec;
+mod webhook;
 mod workload;
 
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use serde_json::Value;
 pub use definition::waivers as waiver_definition;
 
 use crate::model::{
-    FieldPath, ForeignPolicy, GROUP, Labels, METADATA_NAME, Namespace, Object, Str, Waiver, WaiverTerms,
+    FieldPath, ForeignPolicy, GROUP, Labels, METADATA_NAME, Namespace, Object, Str, Waiver, WaiverTerms, WebhookKind,
 };
 
 use meta::Meta;
@@ -72,8 +73,8 @@ pub enum Kind {
     NetworkPolicy,
     /// `security.istio.io`.
     PeerAuthentication,
-    /// `admissionregistration.k8s.io`; of interest only where it injects the mesh's sidecars.
-    MutatingWebhookConfiguration,
+    /// `admissionregistration.k8s.io`.
+    WebhookConfiguration(WebhookKind),
     /// A policy of a system not modelled here.
     ForeignPolicy,
     /// `portcullis.dev`.
@@ -93,7 +94,12 @@ impl Kind {
             ("networking.k8s.io", "NetworkPolicy") => Self::NetworkPolicy,
             ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
             (GROUP, "Waiver") => Self::Waiver,
-            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => Self::MutatingWebhookConfiguration,
+            ("admissionregistration.k8s.io", "MutatingWebhookConfiguration") => {
+                Self::WebhookConfiguration(WebhookKind::Mutating)
+            }
+            ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration") => {
+                Self::WebhookConfiguration(WebhookKind::Validating)
+            }
             ("cilium.io", "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy")
             | ("projectcalico.org" | "crd.projectcalico.org", "NetworkPolicy" | "GlobalNetworkPolicy")
             | (
@@ -145,7 +151,7 @@ fn lower<'a>(name: TypeName<'a>, source: impl Source<'a>, namespace: &str) -> Lo
         Kind::Workload => workload::lower(name.kind, source, namespace),
         Kind::NetworkPolicy => policy::lower(source, namespace),
         Kind::PeerAuthentication => mesh::lower_peer_authentication(source, namespace),
-        Kind::MutatingWebhookConfiguration => mesh::lower_revision(source),
+        Kind::WebhookConfiguration(kind) => webhook::lower(kind, source),
         Kind::ForeignPolicy => lower_foreign(name, source, namespace),
         Kind::Waiver => lower_waiver(source, namespace),
     };
@@ -173,7 +179,7 @@ fn unreadable<'a>(
         Kind::Namespace
         | Kind::Service
         | Kind::ConfigMap
-        | Kind::MutatingWebhookConfiguration
+        | Kind::WebhookConfiguration(_)
         | Kind::ForeignPolicy
         // One that cannot be read waives nothing.
         | Kind::Waiver => None,

@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{DnsPolicy, Labels, MtlsMode, Namespace, Object, PeerAuthentication, Revision, WorkloadId};
+use crate::model::{
+    DnsPolicy, Labels, MtlsMode, Namespace, Object, PeerAuthentication, Revision, WebhookConfiguration, WebhookKind,
+    WorkloadId,
+};
 
 const ROOT: &str = "root";
 /// What the pod in question carries.
@@ -261,16 +264,20 @@ fn namespace(name: &str, labels: &str) -> Object {
     Object::Namespace(Arc::new(Namespace { name: name.into(), labels, created: None, is_terminating: false }))
 }
 
+fn injector(name: &str, revision: Revision) -> Object {
+    Object::WebhookConfiguration(Arc::new(WebhookConfiguration {
+        kind: WebhookKind::Mutating,
+        name: name.into(),
+        revision: Some(revision),
+        webhooks: Vec::new(),
+    }))
+}
+
 /// What a pod with these marks is, in a namespace with these labels, where these revisions are
 /// installed.
 fn membership(namespace_labels: &str, pod: &str, revisions: &[&str], inject_by_default: bool) -> Membership {
-    let revision = |name: &&str| {
-        Object::Revision(Arc::new(Revision {
-            webhook: format!("istiod-{name}").into(),
-            revision: Some((*name).into()),
-            tag: None,
-        }))
-    };
+    let revision =
+        |name: &&str| injector(&format!("istiod-{name}"), Revision { revision: Some((*name).into()), tag: None });
     let objects = revisions.iter().map(revision).chain([namespace("shop", namespace_labels)]);
     let cluster = Cluster::of(objects);
     Mesh::new(&cluster, &MeshSettings { inject_by_default, ..MeshSettings::default() }).membership(&workload(pod))
@@ -346,8 +353,8 @@ fn namespaces_without_a_label_are_in_the_mesh_only_where_the_injector_says_so() 
 fn a_revision_is_taken_for_installed_where_none_is_known_at_all() {
     assert_eq!(membership("istio.io/rev=1-30", "", &[], false).dataplane, Dataplane::Sidecar);
     assert_eq!(membership("istio.io/rev=1-30", "", &["1-29"], false).reason, Reason::UnknownRevision("1-30".into()));
-    let tag = Revision { webhook: "tag".into(), revision: Some("1-29".into()), tag: Some("prod".into()) };
-    let cluster = Cluster::of([Object::Revision(Arc::new(tag)), namespace("shop", "istio.io/rev=prod")]);
+    let tag = Revision { revision: Some("1-29".into()), tag: Some("prod".into()) };
+    let cluster = Cluster::of([injector("tag", tag), namespace("shop", "istio.io/rev=prod")]);
     let mesh = Mesh::new(&cluster, &MeshSettings::default());
     assert_eq!(mesh.membership(&workload("")).dataplane, Dataplane::Sidecar);
     // `istio-injection` means the revision `default`, which this control plane does not have.

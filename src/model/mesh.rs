@@ -69,8 +69,6 @@ pub struct MeshConfig {
 /// `istio.io/rev` or `istio.io/tag`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revision {
-    /// The configuration's name.
-    pub webhook: Str,
     /// `istio.io/rev`.
     pub revision: Option<Str>,
     /// `istio.io/tag`.

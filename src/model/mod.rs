@@ -15,6 +15,7 @@ mod policy;
 mod selector;
 mod service;
 mod waiver;
+mod webhook;
 mod workload;
 pub mod written;
 
@@ -28,6 +29,7 @@ pub use policy::{Direction, Directions, ForeignPolicy, IpBlock, NetworkPolicy, P
 pub use selector::{Operator, Requirement, Selector};
 pub use service::{Service, ServicePort, TargetPort};
 pub use waiver::{GROUP, Waiver, WaiverMatch, WaiverTerms};
+pub use webhook::{AdmissionWebhook, OnFailure, WebhookConfiguration, WebhookKind};
 pub use workload::{ContainerPort, DnsPolicy, Owner, Workload, WorkloadId};
 
 /// A short string: names, label keys and values. Inline up to 23 bytes, shared beyond.

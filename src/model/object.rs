@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{
-    ForeignPolicy, MeshConfig, Namespace, NetworkPolicy, PeerAuthentication, Revision, Service, Str, Waiver, Workload,
+    ForeignPolicy, MeshConfig, Namespace, NetworkPolicy, PeerAuthentication, Service, Str, Waiver,
+    WebhookConfiguration, Workload,
 };
 
 /// One object, shared.
@@ -22,8 +23,8 @@ pub enum Object {
     PeerAuthentication(Arc<PeerAuthentication>),
     /// The mesh's ConfigMap.
     MeshConfig(Arc<MeshConfig>),
-    /// An injector of the mesh.
-    Revision(Arc<Revision>),
+    /// Whom the API server calls before it admits a change.
+    WebhookConfiguration(Arc<WebhookConfiguration>),
     /// A policy of another system.
     ForeignPolicy(Arc<ForeignPolicy>),
     /// A waiver.
@@ -45,7 +46,7 @@ impl Object {
             Self::Service(it) => of("Service", Some(&it.namespace), &it.name),
             Self::PeerAuthentication(it) => of("PeerAuthentication", Some(&it.namespace), &it.name),
             Self::MeshConfig(it) => of("ConfigMap", Some(&it.namespace), &it.name),
-            Self::Revision(it) => of("MutatingWebhookConfiguration", None, &it.webhook),
+            Self::WebhookConfiguration(it) => of(it.kind.as_str(), None, &it.name),
             Self::ForeignPolicy(it) => of(&it.kind, it.namespace.as_ref(), &it.name),
             Self::Waiver(it) => of("Waiver", Some(&it.namespace), &it.name),
         }
@@ -60,7 +61,7 @@ impl Object {
             Self::Service(it) => Some(&it.namespace),
             Self::PeerAuthentication(it) => Some(&it.namespace),
             Self::MeshConfig(it) => Some(&it.namespace),
-            Self::Revision(_) => None,
+            Self::WebhookConfiguration(_) => None,
             Self::ForeignPolicy(it) => it.namespace.as_ref(),
             Self::Waiver(it) => Some(&it.namespace),
         }

@@ -3,14 +3,19 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::WaiverSettings;
+use super::{Mode, WaiverSettings};
+use crate::cluster::Cluster;
 use crate::mesh::MeshSettings;
-use crate::model::written;
+use crate::model::{Str, written};
 use crate::reach::{Cni, DnsSettings};
 
 /// The surroundings every rule judges in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Environment {
+    /// The strongest action, where no namespace says otherwise.
+    pub mode: Mode,
+    /// The namespace the gate itself runs in, where that is known.
+    pub own_namespace: Option<Str>,
     /// Which namespaces no rule is about.
     pub namespaces: NamespaceSettings,
     /// Where cluster DNS is.
@@ -21,6 +26,20 @@ pub struct Environment {
     pub cni: Cni,
     /// What may stand for a while.
     pub waivers: WaiverSettings,
+}
+
+impl Environment {
+    /// The mode of a namespace: its label, else the cluster's. A label with a value that is no mode
+    /// counts for nothing.
+    pub fn mode_in(&self, cluster: &Cluster, namespace: &str) -> Mode {
+        let label = cluster.namespace(namespace).and_then(|state| state.labels.get(Mode::LABEL));
+        label.and_then(|mode| mode.parse().ok()).unwrap_or(self.mode)
+    }
+
+    /// Whether a namespace is the gate's own.
+    pub fn is_own(&self, namespace: &str) -> bool {
+        self.own_namespace.as_deref() == Some(namespace)
+    }
 }
 
 /// Which namespaces the rules leave alone.

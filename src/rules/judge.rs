@@ -21,10 +21,10 @@ pub struct RuleSet {
     /// The profile the actions come from, for rules that ask for different ones of different
     /// violations.
     pub profile: Profile,
-    /// The strongest action, where no namespace says otherwise.
-    pub mode: Mode,
     /// What becomes of an object that cannot be read in full.
     pub on_unreadable: Action,
+    /// What becomes of a configuration of the gate's own that it would refuse.
+    pub on_invalid_configuration: Action,
     /// What becomes of a review in which a rule fails.
     pub on_error: Action,
     /// Past this age of what is known of the cluster nothing is denied on its strength. Whoever
@@ -122,7 +122,7 @@ impl RuleSet {
                 .action
                 .min(ratchet)
                 .min(active.rule.ceiling(&violation, moment))
-                .min(self.mode_of(&violation.namespace, moment).ceiling());
+                .min(self.mode_of(active, &violation, moment).ceiling());
             if action > Action::Off {
                 let waived = self.environment.waivers.cover(active.rule.meta(), &violation, moment.view);
                 let action = if waived.is_some() { Action::Audit } else { action };
@@ -147,14 +147,17 @@ impl RuleSet {
 
     /// The mode of a namespace: its label, else the cluster's.
     pub fn mode_in(&self, cluster: &Cluster, namespace: &str) -> Mode {
-        let label = cluster.namespace(namespace).and_then(|state| state.labels.get(Mode::LABEL));
-        label.and_then(|mode| mode.parse().ok()).unwrap_or(self.mode)
+        self.environment.mode_in(cluster, namespace)
     }
 
     /// The mode a violation is met with. While a change to the label itself is judged, the
     /// stricter of the old and the new one holds, so that nothing slips through together with the
     /// label that would let it.
-    fn mode_of(&self, namespace: &str, moment: &Moment<'_>) -> Mode {
+    fn mode_of(&self, active: &ActiveRule, violation: &Violation, moment: &Moment<'_>) -> Mode {
+        if let Some(mode) = active.rule.mode(violation, moment) {
+            return mode;
+        }
+        let namespace = &violation.namespace;
         let now = self.mode_in(moment.view.cluster, namespace);
         match moment.change {
             Some((Change::Update(Object::Namespace(_), _), before)) => now.max(self.mode_in(before.cluster, namespace)),

@@ -20,6 +20,7 @@ mod fixes;
 mod invalid_waiver;
 mod judge;
 mod missing_default_deny;
+mod mode_loosened;
 mod plaintext_mtls;
 mod registry;
 mod space;
@@ -27,6 +28,7 @@ mod testing;
 mod violation;
 mod waiver;
 mod watch;
+mod webhook_cut_off;
 mod wildcard_ip_block;
 mod words;
 mod yaml;
@@ -45,8 +47,10 @@ pub use action::{Action, Mode, Profile, Severity};
 pub use environment::{Environment, NamespaceSettings};
 pub use finding::Finding;
 pub use judge::{ActiveRule, RuleSet};
-pub use registry::{AnyRule, Built, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry};
-pub use violation::{Aspect, Subject, Violation};
+pub use registry::{
+    AnyRule, Built, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry,
+};
+pub use violation::{Aspect, Barrier, Subject, Violation};
 pub use waiver::{Flaw, GrantedHere, MaxDays, Renewals, Standing, Waived, WaiverSettings};
 pub use watch::{Watch, Watched};
 
@@ -89,6 +93,12 @@ pub trait Rule: Default + Serialize + DeserializeOwned + JsonSchema + Send + Syn
     /// The strongest action a violation deserves at this moment; [`Action::Off`] drops it.
     fn ceiling(&self, _violation: &Violation, _moment: &Moment<'_>) -> Action {
         Action::Deny
+    }
+
+    /// The mode a violation is met with, where the rule is about modes themselves; left out, that of its
+    /// namespace.
+    fn mode(&self, _violation: &Violation, _moment: &Moment<'_>) -> Option<Mode> {
+        None
     }
 
     /// Whether it is for want of something that this is a violation: a policy that is not there, a

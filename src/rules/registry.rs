@@ -7,9 +7,11 @@ use serde_json::Value;
 use super::dns_blackhole::DnsBlackhole;
 use super::invalid_waiver::InvalidWaiver;
 use super::missing_default_deny::MissingDefaultDeny;
+use super::mode_loosened::ModeLoosened;
 use super::plaintext_mtls::PlaintextMtls;
+use super::webhook_cut_off::WebhookCutOff;
 use super::wildcard_ip_block::WildcardIpBlock;
-use super::{Action, Finding, Meta, Moment, Rule, Scope, Severity, View, Violation};
+use super::{Action, Finding, Meta, Mode, Moment, Rule, Scope, Severity, View, Violation};
 use crate::model::Change;
 
 /// Every rule, in the order the catalogue prints.
@@ -21,6 +23,9 @@ pub static RULES: &[Entry] = &[
     Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE),
     Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE),
     Entry::of::<InvalidWaiver>(),
+    Entry::of::<ModeLoosened>(),
+    Entry::of::<WebhookCutOff>(),
+    Entry::builtin(&CL_INVALID_CONFIGURATION, INVALID_CONFIGURATION_PAGE),
 ];
 
 /// An object that could not be read in full.
@@ -62,6 +67,30 @@ Reports a rule that failed while it judged an object. The fault is in Portcullis
 ## Why is this bad?
 A rule that does not answer is a rule that is not enforced. The other rules still answer, the server
 keeps running, and `onError` in the configuration decides what becomes of the request.";
+
+/// A configuration of the gate's own that it would refuse.
+pub const CL_INVALID_CONFIGURATION: Meta = Meta {
+    code: "CL009",
+    name: "invalid-configuration",
+    severity: Severity::High,
+    baseline: Action::Deny,
+    restricted: Action::Deny,
+    since: "0.1.0",
+    watches: &[],
+};
+
+const INVALID_CONFIGURATION_PAGE: &str = "\
+Reports a configuration that the gate would refuse.
+
+Looked at is each ConfigMap in the gate's own namespace that has the key `portcullis.yaml`.
+
+## Why is this bad?
+A gate that runs keeps its last good configuration and says so in a metric and a log line, which is
+easily overlooked: what was written has no effect. A gate that starts with it does not start at all,
+perhaps months later, on another node, when nobody remembers the change.
+
+The denial names the field. One that could not be read before is no reason to refuse the next, so
+that it can be mended in steps.";
 
 /// A rule ready to run, or where in its options the error is.
 pub type Built = Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>;
@@ -137,6 +166,8 @@ pub trait AnyRule: Send + Sync {
     fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool;
     /// See [`Rule::ceiling`].
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action;
+    /// See [`Rule::mode`].
+    fn mode(&self, violation: &Violation, moment: &Moment<'_>) -> Option<Mode>;
     /// See [`Rule::rests_on_absence`].
     fn rests_on_absence(&self, violation: &Violation, moment: &Moment<'_>) -> bool;
     /// See [`Rule::explain`].
@@ -166,6 +197,10 @@ impl<R: Rule> AnyRule for R {
 
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
         Rule::ceiling(self, violation, moment)
+    }
+
+    fn mode(&self, violation: &Violation, moment: &Moment<'_>) -> Option<Mode> {
+        Rule::mode(self, violation, moment)
     }
 
     fn rests_on_absence(&self, violation: &Violation, moment: &Moment<'_>) -> bool {

@@ -192,10 +192,10 @@ impl Gate {
         assert!(!rules.is_empty());
         RuleSet {
             rules,
-            environment: self.environment.clone(),
+            environment: Environment { mode: self.mode, ..self.environment.clone() },
             profile: self.profile,
-            mode: self.mode,
             on_unreadable: Action::Warn,
+            on_invalid_configuration: Action::Deny,
             on_error: Action::Warn,
             max_age: jiff::SignedDuration::MAX,
         }

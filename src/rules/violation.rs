@@ -37,6 +37,15 @@ pub enum Subject {
     Waiver(Str),
 }
 
+/// What keeps the API server from a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Barrier {
+    /// NetworkPolicies that admit nothing from outside the cluster.
+    Policies,
+    /// The mesh, which takes nothing but its own mutual TLS.
+    Mesh,
+}
+
 /// What is wrong, in terms that stay the same while the cluster around changes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Aspect {
@@ -60,4 +69,8 @@ pub enum Aspect {
     Flawed(Str, Str),
     /// A waiver that has run out.
     Expired,
+    /// Judged by a mode that is not the strictest.
+    Lenient,
+    /// Out of the API server's reach on a port, though a webhook is answered there.
+    CutOff(u16, Barrier),
 }

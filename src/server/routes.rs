@@ -132,7 +132,7 @@ async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
 
 /// The answer to a review that came to no verdict; the configuration decides.
 fn not_judged(rules: &RuleSet, body: &[u8], why: &str) -> Answer {
-    let action = rules.on_error.min(rules.mode.ceiling());
+    let action = rules.on_error.min(rules.environment.mode.ceiling());
     admission::unjudged(body, action, why).unwrap_or_else(|| Answer {
         status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
         body: serde_json::json!({ "error": why }).to_string().into_bytes(),

@@ -11,7 +11,7 @@ use portcullis::admission::{self, Sight};
 use portcullis::cluster::Cluster;
 use portcullis::config::Settings;
 use portcullis::model::Change;
-use portcullis::rules::{Action, ActiveRule, AnyRule, Finding, Meta, Moment, Scope, Severity, View, Violation};
+use portcullis::rules::{Action, ActiveRule, AnyRule, Finding, Meta, Mode, Moment, Scope, Severity, View, Violation};
 use portcullis::server::{CertificateSource, Options, Server};
 use portcullis::source::{self, Live};
 use portcullis::telemetry::Telemetry;
@@ -333,6 +333,10 @@ impl AnyRule for Faulty {
 
     fn ceiling(&self, _: &Violation, _: &Moment<'_>) -> Action {
         Action::Deny
+    }
+
+    fn mode(&self, _: &Violation, _: &Moment<'_>) -> Option<Mode> {
+        None
     }
 
     fn rests_on_absence(&self, _: &Violation, _: &Moment<'_>) -> bool {

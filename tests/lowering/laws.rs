@@ -19,6 +19,7 @@ const KINDS: &[(&str, &str)] = &[
     ("networking.k8s.io/v1", "NetworkPolicy"),
     ("security.istio.io/v1", "PeerAuthentication"),
     ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration"),
+    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration"),
     ("cilium.io/v2", "CiliumNetworkPolicy"),
     ("projectcalico.org/v3", "GlobalNetworkPolicy"),
 ];
@@ -171,7 +172,7 @@ fn places(value: &Value, path: String, out: &mut Vec<String>) {
 
 /// Kinds of which an object may be of no interest: a ConfigMap that is not the mesh's.
 fn may_be_nothing(object: &Value) -> bool {
-    matches!(object["kind"].as_str(), Some("ConfigMap" | "MutatingWebhookConfiguration"))
+    object["kind"] == "ConfigMap"
 }
 
 fn both_ways(object: &Value) -> Result<Lowered, TestCaseError> {

@@ -157,13 +157,12 @@ fn only_the_meshs_own_config_maps_are_read() {
 fn injectors_are_known_by_their_labels() {
     let revision = |labels: &str| {
         match lower(&format!("{{apiVersion: admissionregistration.k8s.io/v1, kind: MutatingWebhookConfiguration, metadata: {{name: w, labels: {labels}}}, webhooks: [{{any: thing}}]}}")).object {
-            Some(Object::Revision(it)) => Some(Revision::clone(&it)),
-            None => None,
+            Some(Object::WebhookConfiguration(it)) => it.revision.clone(),
             other => panic!("{other:?}"),
         }
     };
     let of = |revision: Option<&str>, tag: Option<&str>| {
-        Some(Revision { webhook: "w".into(), revision: revision.map(Into::into), tag: tag.map(Into::into) })
+        Some(Revision { revision: revision.map(Into::into), tag: tag.map(Into::into) })
     };
     assert_eq!(revision("{istio.io/rev: canary}"), of(Some("canary"), None));
     assert_eq!(revision("{istio.io/rev: canary, istio.io/tag: prod}"), of(Some("canary"), Some("prod")));

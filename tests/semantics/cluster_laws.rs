@@ -6,6 +6,7 @@ use std::sync::Arc;
 use portcullis::cluster::{Cluster, Index};
 use portcullis::model::{
     Change, ForeignPolicy, Labels, MeshConfig, MtlsMode, Object, ObjectRef, PeerAuthentication, Revision, Str,
+    WebhookConfiguration, WebhookKind,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -41,7 +42,12 @@ fn any_object() -> impl Strategy<Value = Object> {
             })),
             6 => {
                 let (revision, tag) = (Some(Str::from(version)), None);
-                Object::Revision(Arc::new(Revision { webhook: name.into(), revision, tag }))
+                Object::WebhookConfiguration(Arc::new(WebhookConfiguration {
+                    kind: if content == 0 { WebhookKind::Validating } else { WebhookKind::Mutating },
+                    name: name.into(),
+                    revision: Some(Revision { revision, tag }),
+                    webhooks: Vec::new(),
+                }))
             }
             7 => Object::ForeignPolicy(Arc::new(ForeignPolicy {
                 // Content 0 makes it a NetworkPolicy that cannot be read.
@@ -154,7 +160,7 @@ proptest! {
             found.extend(state.foreign.iter().cloned().map(Object::ForeignPolicy));
         }
         found.extend(cluster.mesh_configs().cloned().map(Object::MeshConfig));
-        found.extend(cluster.revisions().cloned().map(Object::Revision));
+        found.extend(cluster.webhooks().cloned().map(Object::WebhookConfiguration));
         // Of no namespace, so what is left are the cluster-scoped ones.
         found.extend(cluster.foreign_policies("nowhere").cloned().map(Object::ForeignPolicy));
         let mut found: Vec<_> = found.into_iter().map(|object| (object.reference(), object)).collect();

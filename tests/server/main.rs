@@ -99,9 +99,9 @@ fn rules(on_error: Action) -> Arc<RuleSet> {
     Arc::new(RuleSet {
         rules: Vec::new(),
         environment: Environment::default(),
-        mode: Mode::Enforce,
         profile: Profile::Baseline,
         on_unreadable: Action::Warn,
+        on_invalid_configuration: Action::Deny,
         on_error,
         max_age: jiff::SignedDuration::MAX,
     })
@@ -539,7 +539,8 @@ async fn the_deadline_denies_where_the_configuration_says_so_and_the_mode_lets_i
     server.rules.send_replace(rules(Action::Deny));
     let late = server.https().await.send(Request::post("/validate?timeout=250ms"), review("late")).await.unwrap();
     assert_eq!(late.json()["response"]["allowed"], false);
-    let lenient = RuleSet { mode: Mode::Warn, ..Arc::into_inner(rules(Action::Deny)).unwrap() };
+    let environment = Environment { mode: Mode::Warn, ..Environment::default() };
+    let lenient = RuleSet { environment, ..Arc::into_inner(rules(Action::Deny)).unwrap() };
     server.rules.send_replace(Arc::new(lenient));
     let over_h2 = server.h2().await;
     let mut sender = over_h2.sender.clone();

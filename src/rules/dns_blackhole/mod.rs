@@ -173,7 +173,7 @@ impl Rule for DnsBlackhole {
             Object::Service(_)
             | Object::PeerAuthentication(_)
             | Object::MeshConfig(_)
-            | Object::Revision(_)
+            | Object::WebhookConfiguration(_)
             | Object::ForeignPolicy(_)
             | Object::Waiver(_) => Scope::Nothing,
         }

@@ -192,7 +192,7 @@ impl Rule for MissingDefaultDeny {
                 Object::Service(_)
                 | Object::PeerAuthentication(_)
                 | Object::MeshConfig(_)
-                | Object::Revision(_)
+                | Object::WebhookConfiguration(_)
                 | Object::ForeignPolicy(_)
                 | Object::Waiver(_),
             ) => Scope::Nothing,

@@ -166,7 +166,7 @@ impl Rule for PlaintextMtls {
                 }
             },
             Object::MeshConfig(_) if before.mesh().root() == after.mesh().root() => Scope::Nothing,
-            Object::MeshConfig(_) | Object::Revision(_) => Scope::Cluster,
+            Object::MeshConfig(_) | Object::WebhookConfiguration(_) => Scope::Cluster,
             Object::NetworkPolicy(_) | Object::Service(_) | Object::ForeignPolicy(_) | Object::Waiver(_) => {
                 Scope::Nothing
             }

@@ -9,10 +9,10 @@ use crate::cluster::Cluster;
 use crate::mesh::Mesh;
 use crate::model::{
     DnsPolicy, Labels, MeshConfig, MtlsMode, Namespace, ObjectRef, Owner, PeerAuthentication, Revision, Service,
-    ServicePort, TargetPort, WorkloadId,
+    ServicePort, TargetPort, WebhookConfiguration, WebhookKind, WorkloadId,
 };
 use crate::netset::Protocol;
-use crate::rules::{ActiveRule, Environment, Mode as GateMode, RuleSet};
+use crate::rules::{ActiveRule, Environment, RuleSet};
 
 const NOW: i64 = 1_780_000_000;
 
@@ -122,8 +122,8 @@ impl Gate {
             rules: vec![ActiveRule { rule: Box::new(self.options.clone()), action }],
             environment: self.environment.clone(),
             profile: self.profile,
-            mode: GateMode::Enforce,
             on_unreadable: Action::Warn,
+            on_invalid_configuration: Action::Deny,
             on_error: Action::Warn,
             max_age: jiff::SignedDuration::MAX,
         }
@@ -523,10 +523,11 @@ fn a_namespace_that_leaves_the_mesh_from_strict_is_denied() {
 #[test]
 fn a_revision_that_is_not_installed_is_a_way_out_of_the_mesh() {
     let mut cluster = shop(&[]);
-    cluster.push(Object::Revision(Arc::new(Revision {
-        webhook: "istiod".into(),
-        revision: Some("default".into()),
-        tag: None,
+    cluster.push(Object::WebhookConfiguration(Arc::new(WebhookConfiguration {
+        kind: WebhookKind::Mutating,
+        name: "istiod".into(),
+        revision: Some(Revision { revision: Some("default".into()), tag: None }),
+        webhooks: Vec::new(),
     })));
     let findings = gate().judge(&cluster, &update(meshed("shop"), namespace("shop istio.io/rev=1-99")));
     assert!(denied(&findings).message.contains("`1-99` is installed"), "{:#?}", told(&findings));

@@ -162,7 +162,7 @@ impl Rule for WildcardIpBlock {
             | Object::Service(_)
             | Object::PeerAuthentication(_)
             | Object::MeshConfig(_)
-            | Object::Revision(_)
+            | Object::WebhookConfiguration(_)
             | Object::ForeignPolicy(_)
             | Object::Waiver(_) => Scope::Nothing,
         }

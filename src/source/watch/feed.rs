@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use super::health::Health;
 use super::resources::Resource;
 use crate::k8s::{self, Kind, Lowered, TypeName};
-use crate::model::{MeshConfig, Object, Revision, Str};
+use crate::model::{MeshConfig, Object, Str};
 
 /// How many objects are asked for at a time: what of a list is in memory unread.
 const PAGE: u32 = 500;
@@ -250,14 +250,12 @@ impl Feed {
     fn what_it_was(&self, name: Str, namespace: Str) -> Option<Object> {
         match self.resource.known_as() {
             Kind::ConfigMap => Some(Object::MeshConfig(Arc::new(MeshConfig { namespace, name, root_namespace: None }))),
-            Kind::MutatingWebhookConfiguration => {
-                Some(Object::Revision(Arc::new(Revision { webhook: name, revision: None, tag: None })))
-            }
             Kind::Namespace
             | Kind::Service
             | Kind::Workload
             | Kind::NetworkPolicy
             | Kind::PeerAuthentication
+            | Kind::WebhookConfiguration(_)
             | Kind::ForeignPolicy
             | Kind::Waiver => None,
         }

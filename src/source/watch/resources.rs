@@ -42,6 +42,7 @@ pub(super) static RESOURCES: &[Resource] = &[
     builtin("cronjobs", "batch", "CronJob"),
     Resource { place: Place::MeshRoot, ..builtin("configmaps", "", "ConfigMap") },
     builtin("mutatingwebhookconfigurations", "admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+    builtin("validatingwebhookconfigurations", "admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
     optional("peerauthentications", "security.istio.io", "PeerAuthentication"),
     optional("waivers", "portcullis.dev", "Waiver"),
     optional("ciliumnetworkpolicies", "cilium.io", "CiliumNetworkPolicy"),

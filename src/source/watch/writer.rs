@@ -40,7 +40,7 @@ fn is_of(resource: &Resource, object: &Object) -> bool {
         Object::Service(_) => resource.kind == "Service",
         Object::PeerAuthentication(_) => resource.kind == "PeerAuthentication",
         Object::MeshConfig(_) => resource.kind == "ConfigMap",
-        Object::Revision(_) => resource.kind == "MutatingWebhookConfiguration",
+        Object::WebhookConfiguration(it) => resource.kind == it.kind.as_str(),
         Object::Waiver(_) => resource.kind == "Waiver",
         Object::ForeignPolicy(policy) => match resource.group {
             "networking.k8s.io" => policy.kind == resource.kind,
