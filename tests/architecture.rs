@@ -33,8 +33,8 @@ const IMPORTS: &[Row] = &[
     ("report", &["rules", "reach", "yaml", "model", "prose", "audit"], "says what was found; finds nothing"),
     (
         "admission",
-        &["rules", "cluster", "k8s", "model", "yaml", "prose"],
-        "a pure function: the network and the files are `server`'s",
+        &["rules", "config", "cluster", "k8s", "model", "yaml", "prose"],
+        "a pure function: the network and the files are `server`'s; of `config` it asks what the gate would take",
     ),
     (
         "audit",

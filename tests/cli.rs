@@ -467,7 +467,7 @@ fn webhook_prints_the_registration() {
         run.told("webhook --url https://gate:8443 --config off.yaml --failure-policy ignore --timeout-seconds 3")
     );
 
-    let (code, json, err) = run.run("webhook --service a/b:8443 --ca-file ca.crt --guard-dns --output json");
+    let (code, json, err) = run.run("webhook --service a/b:8443 --ca-file ca.crt --guard --output json");
     let object: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, err.as_str()), (0, ""));
     assert_eq!(object["webhooks"][1]["clientConfig"]["service"]["port"], 8443);

@@ -488,7 +488,8 @@ async fn an_object_that_ceases_to_be_of_interest_goes() {
     ]);
     let (_fake, live, _) = watched(Fake { items, events, ..Fake::default() }).await;
     becomes(&live, |cluster| {
-        let revisions: Vec<_> = cluster.revisions().map(|it| it.webhook.as_str()).collect();
+        let revisions: Vec<_> =
+            cluster.webhooks().filter(|it| it.revision.is_some()).map(|it| it.name.as_str()).collect();
         let configs: Vec<_> = cluster.mesh_configs().map(|it| it.name.as_str()).collect();
         revisions == ["two"] && configs == ["istio-two"]
     })

@@ -7,6 +7,7 @@
 mod answer;
 mod case;
 mod oversize;
+mod own;
 mod probe;
 mod registration;
 mod request;
@@ -23,8 +24,9 @@ use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
 pub use answer::Answer;
 pub use oversize::too_large;
+pub use own::CONFIGURATION_KEY;
 pub use probe::PROBE;
-pub use registration::{FailurePolicy, Options, Registration, SYSTEM_NAMESPACES, Target};
+pub use registration::{FailurePolicy, GUARD, Options, Registration, SYSTEM_NAMESPACES, Target};
 pub use sight::{Doubt, Sight};
 pub use unjudged::unjudged;
 
@@ -69,8 +71,9 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
     let (rules, sight) = if is_probe { (probe::rules(), probe::sight()) } else { (rules, sight) };
     let cluster = sight.cluster;
     let reference = request.reference();
+    let own = own::findings(rules, cluster, &request, &reference);
     let Some(case) = Case::of(&request, &reference, cluster) else {
-        return Answer::of(&request, &reference, false, &[], Vec::new());
+        return Answer::of(&request, &reference, own.is_some(), &own.unwrap_or_default(), Vec::new());
     };
     let Case { change, problems, old_problems, ceiling, has_known_owner } = case;
     let mut findings = unreadable(rules, cluster, &reference, &problems);

@@ -12,11 +12,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use super::own::CONFIGURATION_KEY;
 use super::request::{CLEANERS, POD_CONTROLLERS};
 use crate::cluster::{DNS_APP_LABEL, DNS_APPS, DNS_SERVICE_NAMES};
 use crate::model::{GROUP, METADATA_NAME, Operation};
-use crate::rules::{RuleSet, Watched};
+use crate::rules::{Action, RuleSet, Watched};
 use crate::yaml;
+
+/// The entry that guards the gate and cluster DNS: it never holds anything up, whatever the others do.
+pub const GUARD: &str = "guard.portcullis.dev";
 
 /// The namespaces a cluster cannot heal without.
 pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -35,6 +39,7 @@ const RESOURCES: &[Resource] = &[
     Resource { what: Watched::Workloads, group: "batch", versions: "v1", scope: "Namespaced", names: &["cronjobs", "jobs"] },
     Resource { what: Watched::DnsServices, group: "", versions: "v1", scope: "Namespaced", names: &["services"] },
     Resource { what: Watched::MeshConfigs, group: "", versions: "v1", scope: "Namespaced", names: &["configmaps"] },
+    Resource { what: Watched::OwnConfig, group: "", versions: "v1", scope: "Namespaced", names: &["configmaps"] },
 ];
 
 struct Resource {
@@ -95,9 +100,9 @@ pub struct Options {
     pub timeout: u8,
     /// What becomes of a request while the gate does not answer.
     pub failure_policy: FailurePolicy,
-    /// Whether policies and DNS Services in the namespaces of cluster DNS are sent, though these
+    /// Whether what could cut off the gate or cluster DNS is sent from their namespaces, though these
     /// are left out otherwise.
-    pub guard_dns: bool,
+    pub guard: bool,
 }
 
 /// A registration, and why it is as it is.
@@ -131,13 +136,14 @@ impl Registration {
             ]
             .map(|(field, reason)| (format!("/webhooks/0/{field}"), reason)),
         );
-        if options.guard_dns
-            && let Some(guard) = dns_guard(rules, &watched, options, &excluded)
+        if options.guard
+            && let Some(guard) = guard(rules, &watched, options, &excluded)
         {
             webhooks.push(guard);
             reasons.insert(
                 "/webhooks/1".to_owned(),
-                "What can cut off cluster DNS, in the namespaces it runs in. It never holds them up.".to_owned(),
+                "What can cut off cluster DNS or the gate itself, in the namespaces they run in. It never holds\nthem up."
+                    .to_owned(),
             );
         }
         let object = json!({
@@ -202,10 +208,15 @@ fn excluded(
             patterns.join(", ")
         ));
     }
-    let hidden = dns_namespaces(rules, &excluded);
-    if watched.contains_key(&Watched::DnsServices) && !hidden.is_empty() && !options.guard_dns {
+    let hidden: BTreeSet<String> = if watched.contains_key(&Watched::DnsServices) {
+        dns_namespaces(rules, &excluded).into_iter().chain(options.own_namespace.clone()).collect()
+    } else {
+        options.own_namespace.iter().cloned().collect()
+    };
+    if !hidden.is_empty() && !options.guard {
+        let hidden: Vec<_> = hidden.iter().map(String::as_str).collect();
         notes.push(format!(
-            "a policy in `{}` that cuts off the DNS pods is not seen; `--guard-dns` sends those without ever holding the namespace up",
+            "what cuts off the DNS pods or the gate itself, in `{}`, is not seen; `--guard` sends that without ever holding these namespaces up",
             hidden.join("`, `")
         ));
     }
@@ -222,22 +233,39 @@ fn dns_namespaces(rules: &RuleSet, excluded: &BTreeSet<String>) -> Vec<String> {
     namespaces.into_iter().filter(|name| excluded.contains(name)).collect()
 }
 
-/// The second entry, for the namespaces of cluster DNS: disjoint with the first, so that a change
-/// is still judged once and told of in one message.
-fn dns_guard(
+/// What the second entry asks about: what decides whether the gate and cluster DNS are reached, the
+/// mode of their namespaces, and the gate's own waivers and configuration.
+const GUARDED: [Watched; 6] = [
+    Watched::NetworkPolicies,
+    Watched::PeerAuthentications,
+    Watched::Namespaces,
+    Watched::DnsServices,
+    Watched::Waivers,
+    Watched::OwnConfig,
+];
+
+/// The second entry, for the gate's own namespace and those of cluster DNS: disjoint with the first,
+/// so that a change is still judged once and told of in one message.
+fn guard(
     rules: &RuleSet,
     watched: &BTreeMap<Watched, BTreeSet<Operation>>,
     options: &Options,
     excluded: &BTreeSet<String>,
 ) -> Option<Value> {
-    let namespaces = dns_namespaces(rules, excluded);
-    let operations = watched.get(&Watched::DnsServices)?;
-    if namespaces.is_empty() {
+    let mut guarded = watched.clone();
+    let mut namespaces: BTreeSet<String> = options.own_namespace.iter().cloned().collect();
+    if watched.contains_key(&Watched::DnsServices) {
+        namespaces.extend(dns_namespaces(rules, excluded));
+    }
+    if options.own_namespace.is_some() && rules.on_invalid_configuration > Action::Off {
+        guarded.insert(Watched::OwnConfig, [Operation::Create, Operation::Update].into());
+    }
+    guarded.retain(|what, _| GUARDED.contains(what));
+    if namespaces.is_empty() || guarded.is_empty() {
         return None;
     }
-    let watched = [Watched::NetworkPolicies, Watched::DnsServices].map(|what| (what, operations.clone())).into();
     let options = Options { failure_policy: FailurePolicy::Ignore, ..options.clone() };
-    let mut guard = webhook("dns.portcullis.dev", rules, &watched, &options, &BTreeSet::new());
+    let mut guard = webhook(GUARD, rules, &guarded, &options, &BTreeSet::new());
     *guard.pointer_mut("/namespaceSelector/matchExpressions/0")? =
         json!({ "key": METADATA_NAME, "operator": "In", "values": namespaces });
     Some(guard)
@@ -343,6 +371,7 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
         (Watched::Namespaces, "namespaces-relabelled", same_labels.clone()),
         (Watched::DnsServices, "services-that-change", format!("{same_spec} && {same_labels}")),
         (Watched::MeshConfigs, "mesh-configs-that-change", same("?data.?mesh.orValue('')")),
+        (Watched::OwnConfig, "own-configs-that-change", same(&format!("?data[?'{CONFIGURATION_KEY}'].orValue('')"))),
     ];
     for (what, name, unchanged) in unchanged {
         if has(what) {
@@ -380,6 +409,10 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
     if has(Watched::MeshConfigs) {
         let is_mesh = either("it.metadata.?name.orValue('').matches('^istio(-.*)?$') && it.?data.?mesh.hasValue()");
         conditions.push(("config-of-the-mesh", format!("!{} || {is_mesh}", is_one_of(&["configmaps"]))));
+    }
+    if has(Watched::OwnConfig) {
+        let is_own = either(&format!("it.?data[?'{CONFIGURATION_KEY}'].hasValue()"));
+        conditions.push(("config-of-the-gate", format!("!{} || {is_own}", is_one_of(&["configmaps"]))));
     }
     conditions.into_iter().map(|(name, expression)| json!({ "name": name, "expression": expression })).collect()
 }
@@ -424,7 +457,7 @@ mod tests {
             own_namespace: Some("guard".to_owned()),
             timeout: 5,
             failure_policy: FailurePolicy::Fail,
-            guard_dns: false,
+            guard: false,
         }
     }
 
@@ -627,18 +660,40 @@ mod tests {
     }
 
     #[test]
-    fn the_namespaces_of_dns_are_guarded_on_request_and_never_held_up() {
+    fn the_gate_and_dns_are_guarded_on_request_and_never_held_up() {
         let plain = registered("", &options());
         assert_eq!(plain.object["webhooks"].as_array().unwrap().len(), 1);
-        assert!(plain.notes.iter().any(|note| note.contains("--guard-dns")), "{:?}", plain.notes);
-        let guarded = registered("", &Options { guard_dns: true, ..options() });
+        assert!(plain.notes.iter().any(|note| note.contains("--guard")), "{:?}", plain.notes);
+        let guarded = registered("", &Options { guard: true, ..options() });
         let guard = &guarded.object["webhooks"][1];
         assert_eq!(guard["failurePolicy"], "Ignore");
-        assert_eq!(guard["namespaceSelector"]["matchExpressions"][0]["values"], json!(["kube-system"]));
-        assert!(!guard["rules"].to_string().contains("pods"));
+        assert_eq!(guard["namespaceSelector"]["matchExpressions"][0]["values"], json!(["guard", "kube-system"]));
+        let sent: Vec<_> = guard["rules"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|rule| rule["resources"].as_array().unwrap())
+            .map(|name| name.as_str().unwrap())
+            .collect();
+        assert_eq!(sent, ["networkpolicies", "peerauthentications", "waivers", "namespaces", "services", "configmaps"]);
         assert!(guarded.notes.is_empty(), "{:?}", guarded.notes);
-        let without = registered(&only(&["NP001"]), &Options { guard_dns: true, ..options() });
-        assert_eq!(without.object["webhooks"].as_array().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn the_guard_asks_about_nothing_that_no_rule_is_on_for() {
+        let guard = |configuration: &str, options: Options| {
+            Registration::of(&rules(configuration), &Options { guard: true, ..options }).unwrap().object["webhooks"]
+                .get(1)
+                .cloned()
+        };
+        let only_config = guard(&only(&["NP001"]), options()).unwrap();
+        assert!(!only_config["rules"].to_string().contains("services"), "{only_config}");
+        assert_eq!(only_config["namespaceSelector"]["matchExpressions"][0]["values"], json!(["guard"]));
+        let nowhere = Options { own_namespace: None, ..options() };
+        assert_eq!(guard(&only(&["NP001"]), nowhere.clone()), None);
+        let of_dns = guard("", nowhere).unwrap();
+        assert_eq!(of_dns["namespaceSelector"]["matchExpressions"][0]["values"], json!(["kube-system"]));
+        assert!(!of_dns["rules"].to_string().contains("configmaps"), "{of_dns}");
     }
 
     #[test]
@@ -657,8 +712,8 @@ mod tests {
 
     #[test]
     fn the_yaml_is_the_object() {
-        for guard_dns in [false, true] {
-            let registration = registered("", &Options { guard_dns, ca: Some(b"pem".to_vec()), ..options() });
+        for guard in [false, true] {
+            let registration = registered("", &Options { guard, ca: Some(b"pem".to_vec()), ..options() });
             let text = registration.yaml();
             assert_eq!(yaml::parse(&text).remove(0).unwrap().value(), registration.object, "{text}");
             assert_eq!(registration.object["webhooks"][0]["clientConfig"]["caBundle"], "cGVt");

@@ -130,10 +130,11 @@ async fn serve(args: &Args, settings: &Settings, config: Vec<u8>) -> anyhow::Res
     let options = Options { origin, ..options };
     telemetry.readiness.gate("configuration", "reading the file").open();
     telemetry.metrics.config_current(true);
-    let (rules_sender, rules) = watch::channel(Arc::new(settings.rule_set()));
+    let (rules_sender, rules) = watch::channel(Arc::new(rules_in(args.upkeep.namespace.as_deref(), settings)));
     let configured = args.config.clone().map(|path| {
         let file = ConfigFile { path: path.clone(), in_force: config, every };
-        let load = move |bytes: &[u8]| load_rules(&path, bytes);
+        let namespace = args.upkeep.namespace.clone();
+        let load = move |bytes: &[u8]| load_rules(namespace.as_deref(), &path, bytes);
         tokio::spawn(server::follow_config(file, load, rules_sender.clone(), telemetry.metrics.clone()))
     });
     let keeper = args
@@ -165,9 +166,18 @@ async fn serve(args: &Args, settings: &Settings, config: Vec<u8>) -> anyhow::Res
     Ok(Outcome::Clean)
 }
 
-fn load_rules(path: &Path, bytes: &[u8]) -> Result<RuleSet, String> {
+/// The rules of a gate that runs in this namespace.
+fn rules_in(namespace: Option<&str>, settings: &Settings) -> RuleSet {
+    let mut rules = settings.rule_set();
+    rules.environment.own_namespace = namespace.map(Into::into);
+    rules
+}
+
+fn load_rules(namespace: Option<&str>, path: &Path, bytes: &[u8]) -> Result<RuleSet, String> {
     match Source::decode(path.display().to_string(), bytes.to_vec()) {
-        (source, None) => config::read(source).map(|settings| settings.rule_set()).map_err(|error| error.to_string()),
+        (source, None) => {
+            config::read(source).map(|settings| rules_in(namespace, &settings)).map_err(|error| error.to_string())
+        }
         (_, Some(problem)) => Err(problem.message),
     }
 }

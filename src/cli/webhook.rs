@@ -22,14 +22,14 @@ use crate::report;
 /// kube-system, kube-public and kube-node-lease, and in namespaces the configuration exempts by
 /// their whole name. So the cluster can start, and heal, while the gate is away.
 ///
-/// Cluster DNS usually runs in kube-system: a policy there that cuts off the DNS pods is not seen
-/// unless `--guard-dns` is given.
+/// Cluster DNS usually runs in kube-system: a policy there that cuts off the DNS pods, or one in the
+/// gate's own namespace that cuts off the gate, is not seen unless `--guard` is given.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   portcullis webhook --service portcullis/gate --ca-file ca.crt | kubectl apply -f -
   portcullis webhook --url https://gate.example.com:8443 --ca-file ca.crt --failure-policy ignore
-  portcullis webhook --service portcullis/gate --config portcullis.yaml --guard-dns")]
+  portcullis webhook --service portcullis/gate --config portcullis.yaml --guard")]
 pub(super) struct Args {
     /// Where the API server reaches the gate; without a path, at `/validate`
     #[arg(long, value_name = "URL", value_parser = url, conflicts_with = "service", required_unless_present = "service")]
@@ -53,10 +53,11 @@ pub(super) struct Args {
     /// How many seconds the API server waits for an answer
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=30))]
     timeout_seconds: u8,
-    /// Adds an entry for policies and DNS Services in the namespaces of cluster DNS; it never holds
-    /// these up, whatever `--failure-policy` says
-    #[arg(long)]
-    guard_dns: bool,
+    /// Adds an entry for what could cut off cluster DNS or the gate in the namespaces of these, for
+    /// their modes, and for the gate's own waivers and configuration; it never holds anything up
+    /// there, whatever `--failure-policy` says
+    #[arg(long, alias = "guard-dns")]
+    guard: bool,
     /// What to call the registration
     #[arg(long, value_name = "NAME", default_value = "portcullis", value_parser = subdomain)]
     name: String,
@@ -100,7 +101,7 @@ pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
             FailurePolicy::Fail => admission::FailurePolicy::Fail,
             FailurePolicy::Ignore => admission::FailurePolicy::Ignore,
         },
-        guard_dns: args.guard_dns,
+        guard: args.guard,
     };
     let Some(registration) = Registration::of(&rules, &options) else {
         bail!("no rule is on that judges changes, so there is nothing to register");

@@ -29,6 +29,9 @@ pub enum Watched {
     MeshConfigs,
     /// Waivers.
     Waivers,
+    /// The gate's own configuration, in a ConfigMap of its namespace. No rule of the cluster rests on
+    /// it: it is judged where it is written.
+    OwnConfig,
 }
 
 impl Watched {

@@ -15,9 +15,7 @@ use serde_json::{Value, json};
 
 use super::issue::Facts;
 use super::trust;
-
-/// The entry that guards cluster DNS: it never holds anything up, whatever the others do.
-const NEVER_FAILS: &str = "dns.portcullis.dev";
+use crate::admission::GUARD;
 
 /// Annotations by which something else fills in `caBundle`.
 const INJECTORS: [&str; 4] = [
@@ -170,7 +168,7 @@ impl Registered {
     /// The patch that sets the failure policy; nothing where it is set.
     pub(super) fn with_failure_policy(&self, policy: FailurePolicy) -> Option<Value> {
         self.patch(|entry| {
-            let concerned = entry.name != NEVER_FAILS && entry.failure_policy() != policy;
+            let concerned = entry.name != GUARD && entry.failure_policy() != policy;
             concerned.then(|| json!({ "failurePolicy": policy.as_str() }))
         })
     }
@@ -315,7 +313,7 @@ mod tests {
             entry["failurePolicy"] = "Ignore".into();
             entry
         };
-        let registered = read(&json!([ignoring("gate"), ignoring(NEVER_FAILS)]), &json!({}));
+        let registered = read(&json!([ignoring("gate"), ignoring(GUARD)]), &json!({}));
         let patch = registered.with_failure_policy(FailurePolicy::Fail).unwrap();
         assert_eq!(patch["webhooks"], json!([{ "name": "gate", "failurePolicy": "Fail" }]));
         assert_eq!(registered.with_failure_policy(FailurePolicy::Ignore), None);

@@ -93,7 +93,7 @@ impl Keeper {
             own_namespace: Some(namespace),
             timeout: 5,
             failure_policy: admission::FailurePolicy::Ignore,
-            guard_dns: false,
+            guard: false,
         };
         let ideal = Registration::of(&self.rules.borrow(), &options);
         let ideal = ideal.and_then(|it| serde_json::from_value::<DynamicObject>(it.object).ok());

@@ -13,6 +13,7 @@ mod answers;
 mod evasions;
 mod gate;
 mod messages;
+mod own;
 mod probes;
 mod requests;
 mod rules_that_fail;
