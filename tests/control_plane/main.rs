@@ -8,6 +8,7 @@
     reason = "what is not as expected fails the test it is in"
 )]
 
+mod cold_start;
 mod continuity;
 mod faults;
 mod live;
