@@ -22,7 +22,7 @@
 //! | domain | [`netset`], [`model`], [`cluster`], [`reach`], [`mesh`], [`rules`] | the meaning: pure, synchronous, no clock, no I/O, cannot fail |
 //! | adapters | [`prose`], [`yaml`], [`k8s`], [`source`], [`config`], [`report`], [`telemetry`] | bytes into values and back |
 //! | uses | [`admission`], [`audit`] | one review from bytes to bytes, a pure function; what stands, judged and told |
-//! | edges | [`server`], [`upkeep`], [`cli`] | sockets, files, the gate's own registration, signals, exit codes |
+//! | edges | [`server`], [`upkeep`], [`doctor`], [`cli`] | sockets, files, the gate's own registration, what keeps it from guarding, signals, exit codes |
 //!
 //! `tests/architecture.rs` holds who may import whom.
 //!
@@ -68,5 +68,7 @@ pub mod audit;
 pub mod server;
 
 pub mod upkeep;
+
+pub mod doctor;
 
 pub mod cli;

@@ -51,6 +51,11 @@ const IMPORTS: &[Row] = &[
         &["admission", "server", "telemetry", "rules"],
         "keeps the gate's own certificate and registration; what is judged, and how, is not its business",
     ),
+    (
+        "doctor",
+        &["admission", "cluster", "k8s", "model", "rules", "source", "telemetry", "upkeep"],
+        "looks at a cluster as the gate does, and tells what it finds; the text is `cli`'s",
+    ),
     ("cli", ANYTHING, "the edge towards the user puts everything together"),
 ];
 

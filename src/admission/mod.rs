@@ -28,6 +28,7 @@ pub use own::CONFIGURATION_KEY;
 pub use probe::PROBE;
 pub use registration::{FailurePolicy, GUARD, Options, Registration, SYSTEM_NAMESPACES, Target};
 pub use sight::{Doubt, Sight};
+pub(crate) use sight::{plural, reads};
 pub use unjudged::unjudged;
 
 use case::Case;

@@ -78,24 +78,26 @@ impl Sight<'_> {
 
 /// Whether a rule can be wrong for not knowing of a kind. Not to know of workloads only leaves out
 /// some that suffer, except for those that are cluster DNS.
-fn reads(rule: &Meta, kind: Kind) -> bool {
+pub(crate) fn reads(rule: &Meta, kind: Kind) -> bool {
     let watched = match kind {
         // Any finding may be one that somebody let stand.
         Kind::Waiver => return true,
         // Who is called is only ever something more to protect.
         Kind::WebhookConfiguration(WebhookKind::Validating) => return false,
         Kind::NetworkPolicy | Kind::ForeignPolicy => Watched::NetworkPolicies,
-        Kind::PeerAuthentication => Watched::PeerAuthentications,
+        // Where the mesh's root is, and which injectors it has: whoever asks what the mesh accepts
+        // rests on both.
+        Kind::PeerAuthentication | Kind::ConfigMap | Kind::WebhookConfiguration(WebhookKind::Mutating) => {
+            Watched::PeerAuthentications
+        }
         Kind::Namespace => Watched::Namespaces,
         Kind::Service | Kind::Workload => Watched::DnsServices,
-        // Where the mesh's root is, and which injectors it has: whoever asks what the mesh accepts rests on both.
-        Kind::ConfigMap | Kind::WebhookConfiguration(WebhookKind::Mutating) => Watched::PeerAuthentications,
     };
     rule.watches.iter().any(|watch| watch.what == watched)
 }
 
 /// What a kind is called where its objects are missing.
-const fn plural(kind: Kind) -> &'static str {
+pub(crate) const fn plural(kind: Kind) -> &'static str {
     match kind {
         Kind::Namespace => "Namespaces",
         Kind::Service => "Services",

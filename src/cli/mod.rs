@@ -8,6 +8,7 @@ mod auditing;
 mod check;
 mod completions;
 mod config;
+mod doctor;
 mod probe;
 mod review;
 mod rules;
@@ -43,6 +44,7 @@ Examples:
   portcullis review review.json --cluster state/   see why the gate denied a change
   portcullis serve --cluster state/ …              run the gate
   portcullis webhook --service portcullis/gate …   register it with an API server
+  portcullis doctor                                see what keeps it from guarding
   portcullis probe                                 see that it is asked
 
 Exit codes: 0 nothing to object to, 1 findings, 2 the work could not be done."
@@ -66,6 +68,7 @@ enum Command {
     Config(config::Command),
     Webhook(webhook::Args),
     Probe(probe::Args),
+    Doctor(doctor::Args),
     Completions(completions::Args),
 }
 
@@ -127,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Config(command) => config::run(&command, &mut said),
         Command::Webhook(args) => webhook::run(&args, &mut said),
         Command::Probe(args) => probe::run(&args, &mut said),
+        Command::Doctor(args) => doctor::run(&args, &mut said),
         Command::Completions(args) => completions::run(&args, &mut said),
     };
     let outcome = outcome.unwrap_or_else(|error| {

@@ -40,22 +40,22 @@ impl std::fmt::Debug for Issued {
 
 /// What a certificate says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     /// The common name of its subject.
-    pub(super) name: String,
-    pub(super) not_before: Timestamp,
-    pub(super) not_after: Timestamp,
+    pub(crate) name: String,
+    pub(crate) not_before: Timestamp,
+    pub(crate) not_after: Timestamp,
     /// Its DNS names.
-    pub(super) dns: Vec<String>,
+    pub(crate) dns: Vec<String>,
 }
 
 impl Facts {
     /// Of the first certificate in this PEM; nothing where there is none that parses.
-    pub(super) fn of(pem: &str) -> Option<Self> {
+    pub(crate) fn of(pem: &str) -> Option<Self> {
         Self::of_der(&CertificateDer::from_pem_slice(pem.as_bytes()).ok()?)
     }
 
-    pub(super) fn of_der(der: &CertificateDer<'_>) -> Option<Self> {
+    pub(crate) fn of_der(der: &CertificateDer<'_>) -> Option<Self> {
         let certificate = Certificate::from_der(der).ok()?;
         let certificate = certificate.tbs_certificate();
         let mut subject = certificate.subject().as_ref().iter().flat_map(RelativeDistinguishedName::iter);

@@ -38,9 +38,11 @@ mod trust;
 
 use std::time::Duration;
 
+pub(crate) use issue::Facts as CertificateFacts;
 pub use keeper::Keeper;
 pub use proof::{Proof, probe};
 pub use registration::FailurePolicy;
+pub(crate) use trust::{certificates, verify};
 
 /// What fields it writes are known to be managed by.
 const MANAGER: &str = "portcullis";
@@ -79,7 +81,7 @@ pub struct OwnCertificate {
 }
 
 /// What an API server, or the way to it, said.
-fn said(error: &kube::Error) -> String {
+pub(crate) fn said(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => {

@@ -12,13 +12,13 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, Error, RootCertStore};
 
 /// The certificates of a bundle; what is none is passed over, as the API server does.
-pub(super) fn certificates(bundle: &[u8]) -> Vec<CertificateDer<'static>> {
+pub(crate) fn certificates(bundle: &[u8]) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(bundle).filter_map(Result::ok).collect()
 }
 
 /// Verifies a chain by a bundle, or says for people why it does not hold. `name` is what the API
 /// server calls the server.
-pub(super) fn verify(
+pub(crate) fn verify(
     chain: &[CertificateDer<'_>],
     bundle: &[CertificateDer<'_>],
     name: &str,

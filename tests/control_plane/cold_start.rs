@@ -6,11 +6,11 @@ use std::process::Command;
 use crate::support::{BINARY, ControlPlane, Folder, Gate, Knows, Setup, eventually};
 
 /// The namespace of the gate; its certificate is good for Services of it.
-const OWN: &str = "gates";
+pub(crate) const OWN: &str = "gates";
 
 /// The gate as an installation has it: a Deployment, what it mounts, and a Service, which here has the
 /// address of the process that plays its pods.
-fn installation(gate: &Gate) -> String {
+pub(crate) fn installation(gate: &Gate) -> String {
     let (ip, port) = (gate.webhook.ip(), gate.webhook.port());
     format!(
         "
@@ -36,11 +36,11 @@ fn deployment(namespace: &str, name: &str, image: &str) -> String {
     )
 }
 
-const DENY: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny}, spec: {podSelector: {}, policyTypes: [Ingress]}}";
+pub(crate) const DENY: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: deny}, spec: {podSelector: {}, policyTypes: [Ingress]}}";
 
 /// Registers the gate as `portcullis webhook` prints it, for every namespace there is, and waits until
 /// it is asked.
-async fn register(plane: &ControlPlane, gate: &Gate) {
+pub(crate) async fn register(plane: &ControlPlane, gate: &Gate) {
     let folder = Folder::new("portcullis-cold-start-");
     let printed = Command::new(BINARY)
         .args(["webhook", "--guard", "--service", &format!("{OWN}/gate:{}", gate.webhook.port()), "--ca-file"])
@@ -59,18 +59,23 @@ async fn register(plane: &ControlPlane, gate: &Gate) {
     .await;
 }
 
-async fn apply_in(plane: &ControlPlane, namespace: &str, documents: &str, further: &[&str]) -> crate::support::Kubectl {
+pub(crate) async fn apply_in(
+    plane: &ControlPlane,
+    namespace: &str,
+    documents: &str,
+    further: &[&str],
+) -> crate::support::Kubectl {
     let arguments = ["apply", "--namespace", namespace, "-f", "-"];
     plane.kubectl(arguments.iter().chain(further).copied(), documents).await
 }
 
-async fn runs(plane: &ControlPlane, what: &str) {
+pub(crate) async fn runs(plane: &ControlPlane, what: &str) {
     let told = plane.kubectl(what.split(' '), "").await;
     assert!(told.succeeded, "{what}: {told:?}");
 }
 
 /// Waits until a Deployment's controllers have made pods of this image.
-async fn pods_of(plane: &ControlPlane, namespace: &str, image: &str) {
+pub(crate) async fn pods_of(plane: &ControlPlane, namespace: &str, image: &str) {
     eventually(format!("there are pods of {image} in {namespace}"), async || {
         let images = "jsonpath={.items[*].spec.containers[*].image}";
         let pods = plane.kubectl(["get", "pods", "--namespace", namespace, "--output", images], "").await;
@@ -147,9 +152,10 @@ async fn a_cluster_starts_and_heals_while_the_gate_that_fails_closed_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_gate_does_not_let_itself_be_cut_off() {
+async fn the_gate_does_not_let_itself_be_cut_off_or_switched_off() {
     let plane = ControlPlane::with_controllers().await;
-    let setup = Setup { cluster: Knows::Live(plane.kubeconfig()), ..Setup::default() };
+    let arguments = ["--namespace", OWN];
+    let setup = Setup { cluster: Knows::Live(plane.kubeconfig()), arguments: &arguments, ..Setup::default() };
     let gate = Gate::start(setup).await;
     plane.apply(&installation(&gate)).await;
     register(&plane, &gate).await;
@@ -164,5 +170,14 @@ async fn the_gate_does_not_let_itself_be_cut_off() {
 
     let loosened =
         plane.kubectl("label namespace gates portcullis.dev/mode=audit --dry-run=server".split(' '), "").await;
-    assert!(loosened.succeeded && loosened.stderr.contains("[CL007 mode-loosened]"), "{loosened:?}");
+    assert!(!loosened.succeeded && loosened.stderr.contains("[CL007 mode-loosened]"), "{loosened:?}");
+    let elsewhere =
+        plane.kubectl("label namespace shop portcullis.dev/mode=audit --dry-run=server".split(' '), "").await;
+    assert!(elsewhere.succeeded && elsewhere.stderr.contains("Warning: [CL007"), "{elsewhere:?}");
+
+    let patch = r#"{"data":{"portcullis.yaml":"mode:\tloud"}}"#;
+    let configured = ["patch", "configmap", "gate", "--namespace", OWN, "--patch", patch];
+    let refused = plane.kubectl(configured, "").await;
+    assert!(!refused.succeeded && refused.stderr.contains("[CL009 invalid-configuration]"), "{refused:?}");
+    runs(&plane, "patch configmap gate --namespace gates --patch {\"data\":{\"other\":\"loud\"}}").await;
 }

@@ -10,6 +10,7 @@
 
 mod cold_start;
 mod continuity;
+mod doctor;
 mod faults;
 mod live;
 mod load;

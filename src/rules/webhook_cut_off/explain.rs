@@ -1,6 +1,7 @@
 //! What is said of a webhook that is cut off, and how to let the API server in again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use super::{Answers, answers};
 use crate::mesh::Authority;
@@ -164,16 +165,16 @@ fn with_plaintext_port(policy: &PeerAuthentication, port: u16) -> String {
         scalar(&policy.namespace)
     );
     for (key, value) in policy.selector.iter() {
-        text.push_str(&format!("      {}: {}\n", scalar(key), scalar(value)));
+        let _ = writeln!(text, "      {}: {}", scalar(key), scalar(value));
     }
     if policy.mode != MtlsMode::Unset {
-        text.push_str(&format!("  mtls:\n    mode: {}\n", policy.mode));
+        let _ = writeln!(text, "  mtls:\n    mode: {}", policy.mode);
     }
     text.push_str("  portLevelMtls:\n");
     let mut ports = policy.ports.clone();
     ports.insert(port, MtlsMode::Permissive);
     for (port, mode) in &ports {
-        text.push_str(&format!("    {port}:\n      mode: {mode}\n"));
+        let _ = writeln!(text, "    {port}:\n      mode: {mode}");
     }
     text
 }
