@@ -101,7 +101,7 @@ fn narrow(args: &Args, scan: &mut Scan) -> anyhow::Result<()> {
 }
 
 fn tell(args: &Args, rules: &RuleSet, known: &Known, scan: &Scan, said: &mut Said) -> anyhow::Result<()> {
-    let audited = Audited { scan, forbidden: &known.forbidden, mode: rules.mode };
+    let audited = Audited { scan, forbidden: &known.forbidden, mode: rules.environment.mode };
     match args.output {
         Output::Json => said.out = pretty(&JsonAudit::from(&audited))?,
         Output::Text => {
