@@ -139,6 +139,13 @@ impl Health {
         unread.map(|watch| watch.resource.known_as()).collect()
     }
 
+    /// What the API server knows no resource for.
+    pub(super) fn absent(&self) -> Vec<Kind> {
+        let watches = self.lock();
+        let absent = watches.iter().filter(|watch| matches!(watch.state, State::NotInstalled));
+        absent.map(|watch| watch.resource.known_as()).collect()
+    }
+
     /// What is being listed for the first time, by its full name.
     pub(super) fn listing(&self) -> Vec<String> {
         self.named(|state| matches!(state, State::Listing(_)))

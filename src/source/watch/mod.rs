@@ -181,7 +181,8 @@ impl Live {
     /// The cluster with these namespaces, their NetworkPolicies and PeerAuthentications as they are
     /// now; or why they cannot be read, for people.
     pub async fn renew(&self, cluster: &Cluster, namespaces: &[Str]) -> Result<Cluster, String> {
-        renew::renew(&self.client, cluster, namespaces, &self.health.unread()).await
+        let known = renew::Known { unread: &self.health.unread(), absent: &self.health.absent() };
+        renew::renew(&self.client, cluster, namespaces, known).await
     }
 }
 

@@ -13,6 +13,15 @@ use crate::cluster::Cluster;
 use crate::k8s::{self, Kind, TypeName};
 use crate::model::{GROUP, Object, Str};
 
+/// What is known of the resources that may not be there.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// Those that could not be read, not yet or not at all.
+    pub(super) unread: &'a [Kind],
+    /// Those that were not installed when it was last looked.
+    pub(super) absent: &'a [Kind],
+}
+
 /// Reads these namespaces anew, all at once. No resource version is given, so the API server
 /// answers with the most recent data (`resourceVersion` unset: "Most Recent").
 ///
@@ -22,27 +31,21 @@ pub(super) async fn renew(
     client: &Client,
     cluster: &Cluster,
     namespaces: &[Str],
-    unread: &[Kind],
+    known: Known<'_>,
 ) -> Result<Cluster, String> {
-    let reads = namespaces.iter().map(|namespace| read(client, namespace, unread));
+    let reads = namespaces.iter().map(|namespace| read(client, namespace, known));
     let found = try_join_all(reads).await.map_err(|error| reason(&error))?;
     let renewed = namespaces.iter().zip(found);
     Ok(renewed.fold(cluster.clone(), |cluster, (namespace, found)| cluster.with_fresh(namespace, found)))
 }
 
-async fn read(client: &Client, namespace: &str, unread: &[Kind]) -> Result<Vec<Object>, Error> {
+async fn read(client: &Client, namespace: &str, known: Known<'_>) -> Result<Vec<Object>, Error> {
     let policies = Resource::of("networking.k8s.io", "NetworkPolicy");
     let (mut found, policies, authentications, waivers) = try_join4(
         get_namespace(client, namespace),
         list(client, policies, "v1", namespace),
-        optional(
-            client,
-            Resource::of("security.istio.io", "PeerAuthentication"),
-            &["v1", "v1beta1"],
-            namespace,
-            unread,
-        ),
-        optional(client, Resource::of(GROUP, "Waiver"), &["v1alpha1"], namespace, unread),
+        optional(client, Resource::of("security.istio.io", "PeerAuthentication"), &["v1", "v1beta1"], namespace, known),
+        optional(client, Resource::of(GROUP, "Waiver"), &["v1alpha1"], namespace, known),
     )
     .await?;
     found.extend(policies.into_iter().flatten());
@@ -59,14 +62,18 @@ async fn optional(
     resource: &Resource,
     versions: &[&str],
     namespace: &str,
-    unread: &[Kind],
+    known: Known<'_>,
 ) -> Result<Vec<Object>, Error> {
-    if unread.contains(&resource.known_as()) {
+    if known.unread.contains(&resource.known_as()) {
         return Ok(Vec::new());
     }
     for version in versions {
-        if let Some(found) = list(client, resource, version, namespace).await? {
-            return Ok(found);
+        match list(client, resource, version, namespace).await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            // Whether somebody may read a resource is decided before it is found out that there is none.
+            Err(Error::Api(status)) if status.code == 403 && known.absent.contains(&resource.known_as()) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(Vec::new())
