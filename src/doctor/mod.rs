@@ -1,6 +1,6 @@
 //! What keeps the gate from guarding: looked for in a live cluster, from outside of the gate.
 //!
-//! [`look`] gathers [`Facts`] and is the only part that asks anything; [`examine`] makes [`Check`]s of
+//! [`look()`] gathers [`Facts`] and is the only part that asks anything; [`examine`] makes [`Check`]s of
 //! them and is a pure function. Nothing is changed, and nothing is stored: the one request that is no
 //! read is a dry run of a known violation, which the gate has to deny.
 //!

@@ -1,7 +1,7 @@
 //! Whether NetworkPolicies are enforced at all, by what runs in the cluster.
 //!
 //! The API server takes policies whether or not anything enforces them, and says nothing either way.
-//! What is installed gives it away: [`table`] holds a row for each implementation, with the signs by
+//! What is installed gives it away: `table` holds a row for each implementation, with the signs by
 //! which it is known and the switches that turn it off. To find nothing is no proof of absence, and
 //! so the answer is then that it is not known.
 
