@@ -206,6 +206,50 @@ async fn one_replica_audits_and_when_it_is_killed_another_takes_over_within_the_
 }
 
 #[tokio::test]
+async fn a_waiver_that_ends_soon_is_told_of_once_and_shows_in_the_report_until_it_ends() {
+    let plane = ControlPlane::new().await;
+    plane.apply(&openreports()).await;
+    plane.apply(include_str!("../../../charts/portcullis/crds/waivers.portcullis.dev.yaml")).await;
+    plane.apply(OPEN).await;
+    let waiver = |ends: jiff::Timestamp| {
+        format!(
+            "{{apiVersion: portcullis.dev/v1alpha1, kind: Waiver, metadata: {{name: legacy, namespace: shop}}, spec: {{rules: [NP001], match: {{}}, owner: payments, reason: moves, expires: '{ends}'}}}}"
+        )
+    };
+    eventually("Waivers are served", async || get(&plane, "get waivers -A").await).await;
+    plane.apply(&waiver(jiff::Timestamp::now() + Duration::from_hours(5 * 24))).await;
+    let gate = auditor(&plane, "first").await;
+
+    let waived = report(&plane, "reports.openreports.io", |it| it["summary"]["skip"] == 1).await;
+    let finding = result(&waived, "missing-default-deny");
+    assert!(finding["properties"]["waived"].as_str().unwrap().contains("(owner payments): moves"), "{finding}");
+    assert!(gate.metric("portcullis_waivers", "state=\"expires_within_7_days\"").await >= 1.0);
+    assert!(gate.metric("portcullis_waivers", "state=\"expires_within_1_day\"").await < 1.0);
+    let ends = async || {
+        let events = get(&plane, "get events.events.k8s.io -n shop").await.unwrap();
+        let own = events["items"].as_array().unwrap().iter().filter(|it| it["reason"] == "WaiverEnds");
+        own.cloned().collect::<Vec<_>>()
+    };
+    let told = eventually("it is told of", async || ends().await.pop()).await;
+    assert_eq!((&told["regarding"]["name"], &told["type"]), (&"legacy".into(), &"Warning".into()));
+    assert!(
+        told["note"].as_str().unwrap().contains("ends in less than 7 days")
+            && told["note"].as_str().unwrap().contains("ask payments"),
+        "{told}"
+    );
+    plane
+        .apply("{apiVersion: v1, kind: Service, metadata: {name: a, namespace: shop}, spec: {ports: [{port: 80}]}}")
+        .await;
+    audited_again(&gate).await;
+    assert_eq!(ends().await.len(), 1, "once for a stage");
+
+    // The moment it runs out is an occasion of its own: nothing changes in the cluster.
+    plane.apply(&waiver(jiff::Timestamp::now() + Duration::from_secs(12))).await;
+    report(&plane, "reports.openreports.io", |it| it["summary"]["fail"] == 1 && it["summary"]["skip"] == 0).await;
+    assert!(gate.metric("portcullis_waivers", "state=\"expired\"").await >= 1.0);
+}
+
+#[tokio::test]
 async fn ten_thousand_findings_flood_neither_reports_nor_events() {
     let plane = ControlPlane::new().await;
     plane.apply(&openreports()).await;
