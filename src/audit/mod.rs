@@ -9,9 +9,9 @@
 //!                              +--> gauges
 //! ```
 //!
-//! [`scan`] is a pure function and [`posture`] a reading of the rules' own violations, so that the
+//! [`scan`] is a pure function and `posture` a reading of the rules' own violations, so that the
 //! table, the reports and the gate cannot disagree. What writes is [`run`], on the one replica that
-//! holds a [`lease`].
+//! holds a lease.
 //!
 //! **What its account must be allowed to do** beside reading what is judged:
 //!

@@ -220,8 +220,8 @@ async fn a_waiver_that_ends_soon_is_told_of_once_and_shows_in_the_report_until_i
     plane.apply(&waiver(jiff::Timestamp::now() + Duration::from_hours(5 * 24))).await;
     let gate = auditor(&plane, "first").await;
 
-    let waived = report(&plane, "reports.openreports.io", |it| it["summary"]["skip"] == 1).await;
-    let finding = result(&waived, "missing-default-deny");
+    let skipped = report(&plane, "reports.openreports.io", |it| it["summary"]["skip"] == 1).await;
+    let finding = result(&skipped, "missing-default-deny");
     assert!(finding["properties"]["waived"].as_str().unwrap().contains("(owner payments): moves"), "{finding}");
     assert!(gate.metric("portcullis_waivers", "state=\"expires_within_7_days\"").await >= 1.0);
     assert!(gate.metric("portcullis_waivers", "state=\"expires_within_1_day\"").await < 1.0);
