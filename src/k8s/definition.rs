@@ -55,11 +55,16 @@ pub fn waivers() -> Value {
     })
 }
 
-/// What a structural schema may not hold is taken out: the API server drops unknown fields by
-/// itself, and a default would be written into every object.
+/// What a structural schema may not hold is taken out: a default would be written into every object,
+/// and unknown fields cannot be forbidden. The API server would drop them before the gate sees them,
+/// and of a misspelt `match` there would be left one that is about everything; so they are kept, for
+/// the gate to refuse.
 fn make_structural(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
+            if fields.get("additionalProperties") == Some(&Value::Bool(false)) {
+                fields.insert("x-kubernetes-preserve-unknown-fields".to_owned(), true.into());
+            }
             fields.retain(|name, value| {
                 !(name == "title" && value.is_string()
                     || name == "default"

@@ -22,6 +22,7 @@ mod workload;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 pub use definition::waivers as waiver_definition;
@@ -232,19 +233,33 @@ fn lower_foreign<'a>(name: TypeName<'_>, source: impl Source<'a>, namespace: &st
     }))))
 }
 
-/// A waiver as it is written: what it says is judged by whoever honours it.
+/// A waiver as it is written: what it says is judged by whoever honours it, and so is what cannot be
+/// read of it. A field that is not known must not be passed over: a misspelt `match` is no match for
+/// everything.
 fn lower_waiver<'a>(source: impl Source<'a>, namespace: &str) -> Read {
     #[derive(Deserialize)]
-    struct Written {
+    struct Written<T> {
         metadata: Meta,
-        spec: WaiverTerms,
+        spec: T,
     }
-    let Written { metadata, spec: terms } = source.read()?;
+    let (metadata, terms, unread) = match source.read() {
+        Ok(Written { metadata, spec }) => (metadata, spec, None),
+        Err(problem) => {
+            let below = problem.path.as_str().strip_prefix("spec");
+            let Some(below) = below.filter(|below| below.is_empty() || below.starts_with('.')) else {
+                return Err(problem);
+            };
+            let unread = (FieldPath::new(below.trim_start_matches('.')), problem.message.clone());
+            let Written { metadata, spec: IgnoredAny } = source.read().map_err(|_: Problem| problem)?;
+            (metadata, WaiverTerms::default(), Some(unread))
+        }
+    };
     Ok(done(Object::Waiver(Arc::new(Waiver {
         namespace: metadata.namespace(namespace),
         name: metadata.name(),
         created: metadata.created(),
         terms,
+        unread,
     }))))
 }
 

@@ -8,7 +8,7 @@ use jiff::{Timestamp, ToSpan as _};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Labels, Str, WorkloadId};
+use super::{FieldPath, Labels, Str, WorkloadId};
 
 /// The API group of the project's own kinds.
 pub const GROUP: &str = "portcullis.dev";
@@ -24,6 +24,8 @@ pub struct Waiver {
     pub created: Option<Timestamp>,
     /// `spec`.
     pub terms: WaiverTerms,
+    /// What of `spec` cannot be read, and why: the field below it. Then the terms are none.
+    pub unread: Option<(FieldPath, String)>,
 }
 
 /// What a waiver lets stand, why, and until when.

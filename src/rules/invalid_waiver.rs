@@ -12,7 +12,7 @@ pub(super) const NAME: &str = "invalid-waiver";
 
 /// Reports a Waiver that waives nothing.
 ///
-/// It names no rule there is, no owner or no reason, has no end, reaches too far ahead, or has run
+/// It has a field there is not, names no rule there is, no owner or no reason, has no end, reaches too far ahead, or has run
 /// out.
 ///
 /// ## Why is this bad?
@@ -141,11 +141,12 @@ fn explain(violation: &Violation, moment: &Moment<'_>) -> Option<Finding> {
     match (&violation.aspect, moment.view.environment.waivers.standing(waiver, moment.view.now)) {
         (Aspect::Flawed(path, message), Standing::Invalid(flaws)) => {
             let flaw = flaws.into_iter().find(|it| it.path.as_str() == path && it.message == *message)?;
-            let message = format!("{object}: `spec.{}` {}", flaw.path.as_str(), said(&flaw));
+            let field = field(&spec, &flaw.path);
+            let message = format!("{object}: `{}` {}", field.as_str(), said(&flaw));
             Some(Finding {
                 why: format!("a Waiver with this flaw does not hold: {names} would be met as if it were not there"),
                 help: flaw.help,
-                ..finding(field(&spec, &flaw.path), message)
+                ..finding(field, message)
             })
         }
         (Aspect::Expired, _) => Some(Finding {
@@ -164,6 +165,9 @@ fn said(flaw: &Flaw) -> String {
 
 /// `spec` and what is below it.
 fn field(spec: &FieldPath, below: &FieldPath) -> FieldPath {
+    if below.is_root() {
+        return spec.clone();
+    }
     FieldPath::new(format!("{}.{}", spec.as_str(), below.as_str()))
 }
 

@@ -121,6 +121,7 @@ impl GrantedHere {
             name: self.name.clone(),
             created: None,
             terms: self.terms.0.clone(),
+            unread: None,
         }
     }
 }
@@ -173,6 +174,11 @@ impl fmt::Display for Waived {
 impl WaiverSettings {
     /// What a waiver comes to.
     pub fn standing(&self, waiver: &Waiver, now: Timestamp) -> Standing {
+        if let Some((path, message)) = &waiver.unread {
+            let help = "write `rules`, `match`, `owner`, `reason` and `expires`, and under `match` nothing but `workloads`, `labels` and `policies`";
+            let (path, message) = (path.clone(), format!("cannot be read: {message}"));
+            return Standing::Invalid(vec![Flaw { path, message, help: help.to_owned() }]);
+        }
         let mut flaws = unfit(&waiver.terms);
         let Some(ends) = waiver.terms.ends() else { return Standing::Invalid(flaws) };
         flaws.extend(self.too_long(waiver, ends, now));
@@ -197,7 +203,7 @@ impl WaiverSettings {
         let path = FieldPath::new("expires");
         let at_most = SignedDuration::from_hours(24 * i64::from(days));
         // To the end of the last day: whoever writes a day means all of it.
-        let furthest = (now + at_most).max(end_of_day(now + at_most));
+        let furthest = end_of_day(later(now, at_most));
         if ends > furthest {
             return Some(Flaw {
                 path,
@@ -206,10 +212,10 @@ impl WaiverSettings {
                     gravest.name,
                     gravest.severity.as_str()
                 ),
-                help: format!("write `{}` or an earlier day", day_of(now + at_most)),
+                help: format!("write `{}` or an earlier day", day_of(later(now, at_most))),
             });
         }
-        let last = waiver.created? + at_most * (i32::from(self.renewals.0) + 1);
+        let last = later(waiver.created?, at_most * (i32::from(self.renewals.0) + 1));
         (ends > end_of_day(last)).then(|| Flaw {
             path,
             message: format!(
@@ -318,6 +324,11 @@ fn is_waivable(entry: &Entry) -> bool {
 
 fn is_named(rule: &Meta, name: &str) -> bool {
     rule.name == name || rule.code.eq_ignore_ascii_case(name)
+}
+
+/// A moment so much later, or the last there is: a manifest may say that it was created at any time.
+fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
 fn day_of(time: Timestamp) -> String {

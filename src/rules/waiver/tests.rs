@@ -182,3 +182,25 @@ fn the_mode_holds_for_what_is_said_of_waivers_too() {
     );
     gate("").only("CL").mode(Mode::Warn).create(&bad).is(&["warn CL006"]);
 }
+
+#[test]
+fn a_waiver_with_a_field_there_is_not_waives_nothing_and_says_which() {
+    let misspelt = waiver("rules: [NP001], match: {workload: [Deployment/cart]}", "2026-11-20");
+    gate("")
+        .only("CL")
+        .create(&misspelt)
+        .is(&["deny CL006"])
+        .mentions("`spec.match.workload` cannot be read: unknown field `workload`");
+    open().with(&misspelt).create(&deployment("shop/web", "app: web")).is(&["deny NP001"]);
+    let shapeless = "apiVersion: portcullis.dev/v1alpha1\nkind: Waiver\nmetadata: {name: a, namespace: shop}\nspec: {rules: [NP001]}\n";
+    gate("").only("CL").create(shapeless).is(&["deny CL006"]).mentions("`spec` cannot be read: missing field");
+    // What was a waiver and is changed into none ceases to be one.
+    let fit = waiver("rules: [NP001], match: {}", "2026-11-20");
+    open().with(&fit).with(&misspelt).create(&deployment("shop/web", "app: web")).is(&["deny NP001"]);
+}
+
+#[test]
+fn a_waiver_of_any_time_there_is_has_an_answer() {
+    let late = waiver("rules: [NP001], match: {}", "2026-11-20").replace("2026-11-01T", "9999-12-01T");
+    open().with(&late).check().is(&["audit NP001 waived"]);
+}

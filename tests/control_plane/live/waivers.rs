@@ -85,3 +85,13 @@ async fn a_waiver_that_would_waive_nothing_is_refused_with_what_to_write() {
     Scene::denied(&unknown, "CL006");
     assert!(unknown.stderr.contains("these can: `missing-default-deny`"), "{unknown:?}");
 }
+
+#[tokio::test]
+async fn a_waiver_with_a_misspelt_match_is_refused_and_does_not_come_to_be_about_everything() {
+    let (plane, _gate) = plane_and_gate().await;
+    // As clients other than `kubectl` send it, which ask for a warning at most.
+    let misspelt = waiver("misspelt", Timestamp::now() + Duration::from_hours(24))
+        .replace("match: {}", "match: {workload: [Deployment/cart]}");
+    let said = plane.kubectl(["apply", "--validate=ignore", "-f", "-"], &misspelt).await;
+    assert!(!said.succeeded && said.stderr.contains("workload"), "{said:?}");
+}
