@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::gravity;
 use crate::model::ObjectRef;
-use crate::rules::{Action, Finding, Meta, RuleSet};
+use crate::rules::{Action, Finding, Meta};
 
 /// The most findings of one report.
 const MOST_RESULTS: usize = 250;
@@ -17,12 +17,12 @@ const MOST_MESSAGE: usize = 1024;
 pub(super) const SOURCE: &str = "portcullis";
 
 /// What a report says of a namespace, or of the cluster itself; without timestamps, so that what has
-/// not changed compares equal.
-pub(super) fn of(rules: &RuleSet, mut findings: Vec<&Finding>, namespace: Option<&str>) -> Map<String, Value> {
+/// not changed compares equal. `judged` are the rules that pass where there is no finding of them.
+pub(super) fn of(judged: &[&Meta], mut findings: Vec<&Finding>, namespace: Option<&str>) -> Map<String, Value> {
     findings.sort_by_key(|finding| std::cmp::Reverse(gravity(finding)));
     let mut results: Vec<Value> = findings.iter().take(MOST_RESULTS).map(|finding| result(finding)).collect();
-    let passed = rules.rules.iter().map(|active| active.rule.meta());
-    let passed: Vec<&Meta> = passed.filter(|meta| !findings.iter().any(|it| it.rule.code == meta.code)).collect();
+    let is_passed = |meta: &&Meta| !findings.iter().any(|it| it.rule.code == meta.code);
+    let passed: Vec<&Meta> = judged.iter().copied().filter(is_passed).collect();
     let count = |wanted: &str| findings.iter().filter(|finding| verdict(finding) == wanted).count();
     let summary = json!({
         "pass": passed.len(),

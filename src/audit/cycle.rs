@@ -144,7 +144,7 @@ impl Auditor {
 
     /// Audits for as long as the Lease is held.
     async fn term(&mut self, is_whole: impl Fn() -> bool) {
-        let mut publisher = Publisher::new(self.client.clone(), self.metrics.clone());
+        let mut publisher = Publisher::new(self.client.clone(), self.metrics.clone(), self.settings.every);
         let mut teller = Teller::new(self.client.clone(), self.metrics.clone(), self.settings.identity.clone());
         // What was listed last may be a moment from being known.
         sleep(QUIET).await;
@@ -188,13 +188,14 @@ impl Auditor {
     ) -> Result<(), kube::Error> {
         let held = self.is_held.clone();
         let may_go_on = || is_held(&held);
+        let mut outcome = Ok(());
         if self.settings.reports {
-            publisher.publish(rules, scan, &may_go_on).await?;
+            outcome = publisher.publish(rules, scan, &may_go_on).await;
         }
         if self.settings.events {
-            teller.tell(rules, cluster, scan, &may_go_on).await?;
+            outcome = teller.tell(rules, cluster, scan, &may_go_on).await.and(outcome);
         }
-        Ok(())
+        outcome
     }
 
     fn gauge(&self, rules: &RuleSet, cluster: &Cluster, scan: &Scan) {

@@ -4,7 +4,7 @@
 //! again; and there is a budget, so that a change that breaks ten thousand objects is a few dozen
 //! Events and a number.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use kube::{Client, Error};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::publish::is_about_one;
 use super::{Scan, content};
 use crate::cluster::Cluster;
 use crate::model::{ObjectRef, Str};
@@ -39,6 +40,8 @@ pub(super) struct Teller {
     budget: Budget,
     /// What was told of waivers, which stand at their stage for days.
     told: BTreeSet<(ObjectRef, String)>,
+    /// What was to be told and could not be: it is not found a second time.
+    pending: VecDeque<Event>,
 }
 
 type Key = (ObjectRef, &'static str);
@@ -75,7 +78,7 @@ struct Event {
 impl Teller {
     pub(super) fn new(client: Client, metrics: Metrics, identity: String) -> Self {
         let budget = Budget { tokens: BURST, since: Instant::now() };
-        Self { client, metrics, identity, known: None, budget, told: BTreeSet::new() }
+        Self { client, metrics, identity, known: None, budget, told: BTreeSet::new(), pending: VecDeque::new() }
     }
 
     /// Tells what has changed since the last scan. The first scan of a term only looks: what stands
@@ -105,33 +108,70 @@ impl Teller {
                 mended.filter(|((object, _), _)| is_there(cluster, object)).map(|(key, _)| mended_event(key, scan.at)),
             );
         }
-        let ending = ending(rules, cluster, scan.at);
-        let stages: BTreeSet<_> = ending.iter().map(|it| (it.object.clone(), it.sameness.clone())).collect();
-        events.extend(ending.into_iter().filter(|it| !self.told.contains(&(it.object.clone(), it.sameness.clone()))));
-        self.told = stages;
         self.known = Some(verdicts.into_iter().map(|(key, (verdict, _))| (key, verdict)).collect());
-        for event in events {
-            if !may_go_on() {
-                break;
-            }
-            if !self.budget.take(Instant::now()) {
-                self.metrics.event_dropped();
+        // Waivers come first: each has its day, and a flood of verdicts must not take it. One that
+        // could not be told of at this time is at the next.
+        let ending = ending(rules, cluster, scan.at);
+        let stages: BTreeSet<_> = ending.iter().map(stage).collect();
+        self.told.retain(|stage| stages.contains(stage));
+        let mut refused = None;
+        for event in ending {
+            if self.told.contains(&stage(&event)) {
                 continue;
             }
-            self.write(&event, scan.at).await?;
+            if !may_go_on() || !self.budget.take(Instant::now()) {
+                break;
+            }
+            match self.write(&event, scan.at).await {
+                Ok(()) => drop(self.told.insert(stage(&event))),
+                Err(error) if is_about_one(&error) => refused = refused.or(Some(error)),
+                Err(error) => {
+                    self.keep(events);
+                    return Err(error);
+                }
+            }
         }
-        Ok(())
+        self.keep(events);
+        while let Some(event) = self.pending.front().filter(|_| may_go_on()) {
+            match self.write(event, scan.at).await {
+                Ok(()) => {}
+                Err(error) if is_about_one(&error) => {
+                    self.metrics.event_dropped();
+                    refused = refused.or(Some(error));
+                }
+                Err(error) => return Err(error),
+            }
+            self.pending.pop_front();
+        }
+        refused.map_or(Ok(()), Err)
     }
 
-    async fn write(&mut self, event: &Event, now: Timestamp) -> Result<(), Error> {
+    /// Puts by what is to be told, as far as the budget goes.
+    fn keep(&mut self, events: Vec<Event>) {
+        for event in events {
+            if self.pending.len() < BURST as usize && self.budget.take(Instant::now()) {
+                self.pending.push_back(event);
+            } else {
+                self.metrics.event_dropped();
+            }
+        }
+    }
+
+    async fn write(&self, event: &Event, now: Timestamp) -> Result<(), Error> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("events.k8s.io", "v1", "Event"));
-        // Of what has no namespace Events are in `default`, as Kubernetes' own are.
+        // Of what has no namespace Events are in `default`, as Kubernetes' own are; but those of a
+        // namespace in itself, where those who may look are.
         let namespace = match (&event.object.namespace, event.object.kind.as_str()) {
             (Some(namespace), _) => namespace.as_str(),
             (None, "Namespace") => event.object.name.as_str(),
             (None, _) => "default",
         };
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let mut regarding = content::object(&event.object);
+        // An Event is where what it regards is, or the API server refuses it.
+        if let ("Namespace", Some(fields)) = (event.object.kind.as_str(), regarding.as_object_mut()) {
+            fields.insert("namespace".to_owned(), namespace.into());
+        }
         let mut hasher = DefaultHasher::new();
         (&event.object.kind, &event.object.name, event.reason, &event.sameness).hash(&mut hasher);
         let name: String = event.object.name.chars().take(200).filter(|c| *c != '*').collect();
@@ -147,7 +187,7 @@ impl Teller {
             "reason": event.reason,
             "type": if event.is_warning { "Warning" } else { "Normal" },
             "note": event.note.chars().take(MOST_NOTE).collect::<String>(),
-            "regarding": content::object(&event.object),
+            "regarding": regarding,
         });
         let written: DynamicObject = serde_json::from_value(written).map_err(Error::SerdeError)?;
         match api.create(&PostParams::default(), &written).await {
@@ -161,6 +201,11 @@ impl Teller {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Which waiver is at which of its stages.
+fn stage(event: &Event) -> (ObjectRef, String) {
+    (event.object.clone(), event.sameness.clone())
 }
 
 fn changed((object, rule): &Key, verdict: &'static str, message: &str) -> Event {
@@ -274,6 +319,9 @@ pub(super) fn waivers_by_state(rules: &RuleSet, cluster: &Cluster, now: Timestam
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
+
     use super::*;
 
     #[tokio::test]
@@ -287,5 +335,91 @@ mod tests {
         assert!(!budget.take(start + ONE_EVERY));
         let later = start + Duration::from_hours(24);
         assert_eq!((0..100).filter(|_| budget.take(later)).count(), 25);
+    }
+
+    /// A cluster with so many violations, each of an object of its own, and a waiver that ends soon.
+    fn scanned(violations: usize, now: Timestamp) -> (RuleSet, Cluster, Scan) {
+        let rules = crate::config::Settings::default().rule_set();
+        let ends = now + SignedDuration::from_hours(3 * 24);
+        let waiver = json!({
+            "apiVersion": "portcullis.dev/v1alpha1",
+            "kind": "Waiver",
+            "metadata": { "name": "legacy", "namespace": "shop" },
+            "spec": { "rules": ["MT001"], "match": {}, "owner": "a", "reason": "b", "expires": ends.to_string() },
+        });
+        let wide = |number: usize| {
+            json!({
+                "apiVersion": "networking.k8s.io/v1",
+                "kind": "NetworkPolicy",
+                "metadata": { "name": format!("wide-{number}"), "namespace": "shop" },
+                "spec": {
+                    "podSelector": { "matchLabels": { "app": format!("a{number}") } },
+                    "policyTypes": ["Egress"],
+                    "egress": [{ "to": [{ "ipBlock": { "cidr": "0.0.0.0/0" } }] }],
+                },
+            })
+        };
+        let shop = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop" } });
+        let mut index = crate::cluster::Index::new();
+        for object in [shop, waiver].into_iter().chain((0..violations).map(wide)) {
+            index.apply(crate::k8s::lower_value(&object, "default").object.unwrap());
+        }
+        let cluster = index.snapshot();
+        let scan = crate::audit::scan(&rules, &cluster, now);
+        (rules, cluster, scan)
+    }
+
+    /// A teller, whether its API server is up, and the Events that has taken by reason and name.
+    fn teller() -> (Teller, Arc<AtomicBool>, Arc<Mutex<Vec<String>>>) {
+        let (is_up, taken) = (Arc::new(AtomicBool::new(true)), Arc::<Mutex<Vec<String>>>::default());
+        let (up, taking) = (Arc::clone(&is_up), Arc::clone(&taken));
+        let service = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
+            let (is_up, taken) = (up.load(Ordering::SeqCst), Arc::clone(&taking));
+            async move {
+                if !is_up {
+                    return Err(std::io::Error::other("connection refused"));
+                }
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let event: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                let [reason, name] = [&event["reason"], &event["regarding"]["name"]].map(|it| it.as_str().unwrap());
+                taken.lock().unwrap().push(format!("{reason} {name}"));
+                Ok(axum::http::Response::new(kube::client::Body::from(body.to_vec())))
+            }
+        });
+        (Teller::new(Client::new(service, "default"), Metrics::default(), "a".to_owned()), is_up, taken)
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_verdicts_does_not_take_the_day_of_a_waiver() {
+        let (mut teller, _, taken) = teller();
+        let now = Timestamp::now();
+        let (rules, cluster, scan) = scanned(0, now - SignedDuration::from_hours(14 * 24));
+        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        taken.lock().unwrap().clear();
+        let (rules, cluster, scan) = scanned(100, now);
+        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        let taken = taken.lock().unwrap().clone();
+        assert_eq!(taken.iter().filter(|it| *it == "WaiverEnds legacy").count(), 1, "{taken:?}");
+        assert!((20..=25).contains(&taken.len()), "{taken:?}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_told_while_the_api_server_is_away_is_told_when_it_is_back() {
+        let (mut teller, is_up, taken) = teller();
+        let now = Timestamp::now();
+        let (rules, cluster, scan) = scanned(0, now);
+        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        taken.lock().unwrap().clear();
+        is_up.store(false, Ordering::SeqCst);
+        let (rules, cluster, scan) = scanned(3, now);
+        assert!(teller.tell(&rules, &cluster, &scan, || true).await.is_err());
+        is_up.store(true, Ordering::SeqCst);
+        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        let mut told = taken.lock().unwrap().clone();
+        told.retain(|it| it.contains("wide"));
+        // Of several rules, each tells of it.
+        told.dedup();
+        assert_eq!(told, ["PolicyWarning wide-0", "PolicyWarning wide-1", "PolicyWarning wide-2"]);
     }
 }

@@ -1,14 +1,16 @@
 //! Reports, written when they change.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Error};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::{Scan, content};
-use crate::rules::{Finding, RuleSet};
+use crate::rules::{Finding, Meta, RuleSet};
 use crate::telemetry::Metrics;
 
 /// The label reports are known by as this program's.
@@ -41,20 +43,28 @@ const FLAVOURS: [Flavour; 2] = [
 pub(super) struct Publisher {
     client: Client,
     metrics: Metrics,
-    /// The reports there are of one flavour, by namespace; the cluster's has none. Nothing until they
-    /// have been listed.
-    known: Option<(&'static str, BTreeMap<String, Known>)>,
+    /// For how long it is believed that reports are as they were left: somebody may remove one.
+    trust: Duration,
+    known: Option<Known>,
+}
+
+/// The reports there are of one flavour.
+struct Known {
+    group: &'static str,
+    listed: Instant,
+    /// By namespace; the cluster's has none.
+    reports: BTreeMap<String, Report>,
 }
 
 /// A report there is.
-struct Known {
+struct Report {
     content: Map<String, Value>,
     version: String,
 }
 
 impl Publisher {
-    pub(super) fn new(client: Client, metrics: Metrics) -> Self {
-        Self { client, metrics, known: None }
+    pub(super) fn new(client: Client, metrics: Metrics, trust: Duration) -> Self {
+        Self { client, metrics, trust, known: None }
     }
 
     /// Writes what has changed since the last time. `may_go_on` is asked before each write.
@@ -68,26 +78,34 @@ impl Publisher {
             self.known = None;
             return Ok(());
         };
-        let mut known = match self.known.take() {
-            Some((group, known)) if group == flavour.group => known,
-            _ => self.list(flavour).await?,
-        };
-        let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
-        for finding in &scan.findings {
-            findings.entry(finding.namespace.as_deref().unwrap_or_default()).or_default().push(finding);
+        let wanted = wanted(rules, scan);
+        // Where what is there is not what was known, it is looked at anew, once.
+        for _ in 0..2 {
+            let mut known = match self.known.take() {
+                Some(known) if known.group == flavour.group && known.listed.elapsed() < self.trust => known,
+                _ => Known { group: flavour.group, listed: Instant::now(), reports: self.list(flavour).await? },
+            };
+            let written = self.bring(flavour, &wanted, &mut known.reports, scan.at.as_second(), &may_go_on).await;
+            if !matches!(written, Ok(Written::Overtaken)) {
+                self.known = Some(known);
+                return written.map(drop);
+            }
         }
-        let mut found = |namespace: &str| findings.remove(namespace).unwrap_or_default();
-        let judged = scan.namespaces.iter().filter(|posture| !posture.is_exempt);
-        let mut wanted: BTreeMap<String, Map<String, Value>> = judged
-            .map(|posture| {
-                let name = posture.namespace.as_str();
-                (name.to_owned(), content::of(rules, found(name), Some(name)))
-            })
-            .collect();
-        wanted.insert(String::new(), content::of(rules, found(""), None));
+        Ok(())
+    }
 
-        let mut outcome = Ok(());
-        for (namespace, content) in &wanted {
+    /// Makes of the reports there are those that are wanted. What the API server refuses of one, by a
+    /// quota of its namespace for example, is an error in the end and keeps nothing from the others.
+    async fn bring(
+        &self,
+        flavour: &Flavour,
+        wanted: &BTreeMap<String, Map<String, Value>>,
+        known: &mut BTreeMap<String, Report>,
+        seconds: i64,
+        may_go_on: &impl Fn() -> bool,
+    ) -> Result<Written, Error> {
+        let (mut outcome, mut refused) = (Written::All, None);
+        for (namespace, content) in wanted {
             if known.get(namespace).is_some_and(|known| known.content == *content) {
                 continue;
             }
@@ -95,20 +113,15 @@ impl Publisher {
                 break;
             }
             let version = known.get(namespace).map(|known| known.version.clone());
-            match self.write(flavour, namespace, content, version, scan.at.as_second()).await {
+            match self.write(flavour, namespace, content, version, seconds).await {
                 Ok(Some(version)) => {
                     self.metrics.report_written();
-                    known.insert(namespace.clone(), Known { content: content.clone(), version });
+                    known.insert(namespace.clone(), Report { content: content.clone(), version });
                 }
-                // Somebody else has changed or removed it, or the namespace is going: looked at anew.
-                Ok(None) => {
-                    known.remove(namespace);
-                    outcome = Err(());
-                }
-                Err(error) => {
-                    self.known = Some((flavour.group, known));
-                    return Err(error);
-                }
+                // Somebody else has changed or removed it, or the namespace is going.
+                Ok(None) => outcome = Written::Overtaken,
+                Err(error) if is_about_one(&error) => refused = refused.or(Some(error)),
+                Err(error) => return Err(error),
             }
         }
         let stale: Vec<String> = known.keys().filter(|namespace| !wanted.contains_key(*namespace)).cloned().collect();
@@ -119,8 +132,7 @@ impl Publisher {
                 known.remove(&namespace);
             }
         }
-        self.known = outcome.is_ok().then_some((flavour.group, known));
-        Ok(())
+        refused.map_or(Ok(outcome), Err)
     }
 
     /// Which reports are installed.
@@ -142,7 +154,7 @@ impl Publisher {
     }
 
     /// The reports there are, whichever replica wrote them.
-    async fn list(&self, flavour: &Flavour) -> Result<BTreeMap<String, Known>, Error> {
+    async fn list(&self, flavour: &Flavour) -> Result<BTreeMap<String, Report>, Error> {
         let mut known = BTreeMap::new();
         for kind in [flavour.namespaced, flavour.clustered] {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(flavour.group, flavour.version, kind));
@@ -154,7 +166,7 @@ impl Publisher {
                     if report.metadata.name.as_deref() == Some(NAME) {
                         let version = report.metadata.resource_version.clone().unwrap_or_default();
                         let namespace = report.metadata.namespace.clone().unwrap_or_default();
-                        known.insert(namespace, Known { content: content_of(report), version });
+                        known.insert(namespace, Report { content: content_of(report), version });
                     }
                 }
                 match found.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -212,6 +224,51 @@ impl Publisher {
             Err(error) => Err(error),
         }
     }
+}
+
+/// How far reports were brought to what is wanted.
+enum Written {
+    /// As far as they could be.
+    All,
+    /// Something was not as it was known.
+    Overtaken,
+}
+
+/// Whether an error is about one object and not about whoever asks for all of them.
+pub(super) fn is_about_one(error: &Error) -> bool {
+    match error {
+        // What RBAC does not allow it allows nowhere: "User … cannot create resource …".
+        Error::Api(status) if status.code == 403 => !status.message.contains(" cannot "),
+        Error::Api(status) => matches!(status.code, 400 | 404 | 409 | 413 | 422),
+        _ => false,
+    }
+}
+
+/// What each report has to say, by namespace; the cluster's has none.
+fn wanted(rules: &RuleSet, scan: &Scan) -> BTreeMap<String, Map<String, Value>> {
+    let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
+    for finding in &scan.findings {
+        findings.entry(finding.namespace.as_deref().unwrap_or_default()).or_default().push(finding);
+    }
+    let judged: Vec<_> = rules.rules.iter().map(|active| active.rule.meta()).collect();
+    let mut wanted = BTreeMap::new();
+    for posture in &scan.namespaces {
+        let name = posture.namespace.as_str();
+        let found = findings.remove(name).unwrap_or_default();
+        // Of an exempt namespace it is told what was found all the same, and not that rules pass
+        // which are not about it.
+        let judged = match (posture.is_exempt, found.is_empty()) {
+            (true, true) => continue,
+            (true, false) => &[],
+            (false, _) => judged.as_slice(),
+        };
+        wanted.insert(name.to_owned(), content::of(judged, found, Some(name)));
+    }
+    // In the cluster as a whole a rule passes where it does in every namespace.
+    let is_passed = |meta: &&Meta| !scan.findings.iter().any(|it| it.rule.code == meta.code);
+    let passed: Vec<_> = judged.into_iter().filter(is_passed).collect();
+    wanted.insert(String::new(), content::of(&passed, findings.remove("").unwrap_or_default(), None));
+    wanted
 }
 
 /// The content of a report as it was written: without what changes though nothing has.

@@ -332,3 +332,65 @@ async fn the_audit_of_a_laptop_shows_how_each_namespace_stands_and_what_may_not_
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert!(err.contains("there is no namespace `shpo`, did you mean `shop`?"), "{err}");
 }
+
+#[tokio::test]
+async fn what_one_namespace_refuses_keeps_nothing_from_the_others() {
+    let plane = ControlPlane::new().await;
+    plane.apply(&openreports()).await;
+    plane.apply(OPEN).await;
+    // Whoever may set a quota of their own, before all others in the order of names.
+    plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: aaa}}\n---\n{apiVersion: v1, kind: ResourceQuota, metadata: {name: none, namespace: aaa}, spec: {hard: {count/reports.openreports.io: '0'}}}").await;
+    let full = "{\"status\":{\"hard\":{\"count/reports.openreports.io\":\"0\"},\"used\":{\"count/reports.openreports.io\":\"0\"}}}";
+    let words = ["patch", "resourcequota", "none", "-n", "aaa", "--subresource=status", "--type=merge", "-p", full];
+    assert!(plane.kubectl(words, "").await.succeeded);
+    let _gate = auditor(&plane, "first").await;
+    report(&plane, "reports.openreports.io", |it| it["summary"]["fail"] == 1).await;
+    assert!(get(&plane, "get reports.openreports.io portcullis -n aaa").await.is_none(), "the quota holds");
+}
+
+#[tokio::test]
+async fn what_is_found_of_a_namespace_itself_or_in_an_exempt_one_is_told_like_anything_else() {
+    let plane = ControlPlane::new().await;
+    plane.apply(&openreports()).await;
+    plane.apply(OPEN).await;
+    let gate = auditor(&plane, "first").await;
+    report(&plane, "reports.openreports.io", |_| true).await;
+    // What the first audit finds is told by no Event.
+    eventually("the first audit is over", async || {
+        (gate.metric("portcullis_audit_last_success_timestamp_seconds", "").await > 0.0).then_some(())
+    })
+    .await;
+    for namespace in ["shop", "portcullis"] {
+        let labelled = plane.kubectl(["label", "namespace", namespace, "portcullis.dev/mode=audit"], "").await;
+        assert!(labelled.succeeded);
+    }
+    for namespace in ["shop", "portcullis"] {
+        let report = eventually(format!("the report of {namespace} tells of its mode"), async || {
+            let report = get(&plane, &format!("get reports.openreports.io portcullis -n {namespace}")).await?;
+            (result(&report, "mode-loosened")["result"] == "warn").then_some(report)
+        })
+        .await;
+        assert_eq!(result(&report, "mode-loosened")["resources"][0]["name"], namespace);
+        eventually(format!("an Event of {namespace} tells of its mode"), async || {
+            let events = get(&plane, &format!("get events.events.k8s.io -n {namespace}")).await?;
+            let told = |it: &&Value| it["reason"] == "PolicyWarning" && it["regarding"]["kind"] == "Namespace";
+            events["items"].as_array()?.iter().find(told).cloned()
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_report_that_somebody_removed_is_back_at_the_next_audit() {
+    let plane = ControlPlane::new().await;
+    plane.apply(&openreports()).await;
+    plane.apply(OPEN).await;
+    let arguments = ["--audit", "--namespace", "portcullis", "--identity", "first", "--audit-every", "3"];
+    let _gate =
+        Gate::start(Setup { cluster: Knows::Live(plane.kubeconfig()), arguments: &arguments, ..Setup::default() })
+            .await;
+    let kind = "reports.openreports.io";
+    let first = report(&plane, kind, |_| true).await;
+    assert!(plane.kubectl(["delete", kind, "portcullis", "-n", "shop"], "").await.succeeded);
+    report(&plane, kind, |it| it["metadata"]["uid"] != first["metadata"]["uid"]).await;
+}
