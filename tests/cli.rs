@@ -488,3 +488,11 @@ fn webhook_prints_the_registration() {
         assert_eq!(run.code(&format!("webhook {arguments}")), 2, "{arguments}");
     }
 }
+
+#[test]
+fn an_audit_shows_what_its_exit_code_is_about_though_it_stands_in_an_exempt_namespace() {
+    let state = "{apiVersion: v1, kind: Namespace, metadata: {name: portcullis, labels: {portcullis.dev/mode: audit}}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: kube-system}}\n";
+    let (code, out, _) = with(&[("state/a.yaml", state)]).run("audit --cluster state --fail-on warn");
+    assert_eq!(code, 1, "{out}");
+    assert!(out.contains("mode-loosened (high, warn)") && !out.contains("kube-system"), "{out}");
+}

@@ -49,7 +49,7 @@ pub(super) struct Args {
     /// The configuration of the gate; left out, its defaults
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Also shows the namespaces the configuration exempts
+    /// Also shows the namespaces the configuration exempts and in which nothing was found
     #[arg(long)]
     all: bool,
     /// How to tell it
@@ -87,7 +87,8 @@ struct Known {
 /// Leaves out what was not asked for.
 fn narrow(args: &Args, scan: &mut Scan) -> anyhow::Result<()> {
     let Some(name) = &args.namespace else {
-        scan.namespaces.retain(|posture| args.all || !posture.is_exempt);
+        // One in which something was found is shown: the exit code is about it too.
+        scan.namespaces.retain(|posture| args.all || !posture.is_exempt || posture.worst.is_some());
         return Ok(());
     };
     if !scan.namespaces.iter().any(|posture| posture.namespace == *name) {
