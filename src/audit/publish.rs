@@ -1,6 +1,7 @@
 //! Reports, written when they change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -46,10 +47,18 @@ pub(super) struct Publisher {
     known: Option<(&'static str, BTreeMap<String, Known>)>,
 }
 
-/// A report there is.
+/// A report there is: of what it says, only whether it is the same is of interest.
 struct Known {
-    content: Map<String, Value>,
+    fingerprint: u64,
     version: String,
+}
+
+/// How far what has changed was written.
+enum Written {
+    /// As far as it was still to be.
+    Whole,
+    /// Something there is was not as it was known.
+    Outdated,
 }
 
 impl Publisher {
@@ -72,55 +81,60 @@ impl Publisher {
             Some((group, known)) if group == flavour.group => known,
             _ => self.list(flavour).await?,
         };
+        let written = self.write_changed(flavour, &mut known, rules, scan, may_go_on).await;
+        // What somebody else has changed is listed anew.
+        if !matches!(written, Ok(Written::Outdated)) {
+            self.known = Some((flavour.group, known));
+        }
+        written.map(drop)
+    }
+
+    async fn write_changed(
+        &self,
+        flavour: &Flavour,
+        known: &mut BTreeMap<String, Known>,
+        rules: &RuleSet,
+        scan: &Scan,
+        may_go_on: impl Fn() -> bool,
+    ) -> Result<Written, Error> {
         let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
         for finding in &scan.findings {
             findings.entry(finding.namespace.as_deref().unwrap_or_default()).or_default().push(finding);
         }
-        let mut found = |namespace: &str| findings.remove(namespace).unwrap_or_default();
         let judged = scan.namespaces.iter().filter(|posture| !posture.is_exempt);
-        let mut wanted: BTreeMap<String, Map<String, Value>> = judged
-            .map(|posture| {
-                let name = posture.namespace.as_str();
-                (name.to_owned(), content::of(rules, found(name), Some(name)))
-            })
-            .collect();
-        wanted.insert(String::new(), content::of(rules, found(""), None));
-
-        let mut outcome = Ok(());
-        for (namespace, content) in &wanted {
-            if known.get(namespace).is_some_and(|known| known.content == *content) {
+        // The cluster's own has no namespace.
+        let wanted: BTreeSet<&str> = judged.map(|posture| posture.namespace.as_str()).chain([""]).collect();
+        let mut outcome = Written::Whole;
+        // One at a time: of a large cluster they are together many times what each of them is.
+        for namespace in &wanted {
+            let found = findings.remove(namespace).unwrap_or_default();
+            let content = content::of(rules, found, Some(*namespace).filter(|name| !name.is_empty()));
+            let fingerprint = fingerprint(&content);
+            if known.get(*namespace).is_some_and(|known| known.fingerprint == fingerprint) {
                 continue;
             }
             if !may_go_on() {
-                break;
+                return Ok(outcome);
             }
-            let version = known.get(namespace).map(|known| known.version.clone());
-            match self.write(flavour, namespace, content, version, scan.at.as_second()).await {
-                Ok(Some(version)) => {
+            let version = known.get(*namespace).map(|known| known.version.clone());
+            match self.write(flavour, namespace, content, version, scan.at.as_second()).await? {
+                Some(version) => {
                     self.metrics.report_written();
-                    known.insert(namespace.clone(), Known { content: content.clone(), version });
+                    known.insert((*namespace).to_owned(), Known { fingerprint, version });
                 }
-                // Somebody else has changed or removed it, or the namespace is going: looked at anew.
-                Ok(None) => {
-                    known.remove(namespace);
-                    outcome = Err(());
-                }
-                Err(error) => {
-                    self.known = Some((flavour.group, known));
-                    return Err(error);
-                }
+                // Somebody else has changed or removed it, or the namespace is going.
+                None => outcome = Written::Outdated,
             }
         }
-        let stale: Vec<String> = known.keys().filter(|namespace| !wanted.contains_key(*namespace)).cloned().collect();
+        // A namespace that became exempt; one that went took its report along.
+        let stale: Vec<String> = known.keys().filter(|name| !wanted.contains(name.as_str())).cloned().collect();
         for namespace in stale {
-            // A namespace that became exempt; one that went took its report along.
             if may_go_on() {
                 let _ = self.api(flavour, &namespace).delete(NAME, &DeleteParams::default()).await;
                 known.remove(&namespace);
             }
         }
-        self.known = outcome.is_ok().then_some((flavour.group, known));
-        Ok(())
+        Ok(outcome)
     }
 
     /// Which reports are installed.
@@ -154,7 +168,7 @@ impl Publisher {
                     if report.metadata.name.as_deref() == Some(NAME) {
                         let version = report.metadata.resource_version.clone().unwrap_or_default();
                         let namespace = report.metadata.namespace.clone().unwrap_or_default();
-                        known.insert(namespace, Known { content: content_of(report), version });
+                        known.insert(namespace, Known { fingerprint: fingerprint(&content_of(report)), version });
                     }
                 }
                 match found.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -171,7 +185,7 @@ impl Publisher {
         &self,
         flavour: &Flavour,
         namespace: &str,
-        content: &Map<String, Value>,
+        content: Map<String, Value>,
         version: Option<String>,
         seconds: i64,
     ) -> Result<Option<String>, Error> {
@@ -190,7 +204,7 @@ impl Publisher {
             },
         });
         if let Some(fields) = report.as_object_mut() {
-            fields.extend(content.clone());
+            fields.extend(content);
             if flavour.group == "openreports.io" {
                 fields.insert("source".to_owned(), content::SOURCE.into());
             }
@@ -224,4 +238,55 @@ fn content_of(report: DynamicObject) -> Map<String, Value> {
     }
     fields.retain(|name, _| matches!(name.as_str(), "scope" | "summary" | "results"));
     fields
+}
+
+/// The same for the same content, in whatever order its fields come.
+fn fingerprint(content: &Map<String, Value>) -> u64 {
+    fn walk(value: &Value, hasher: &mut DefaultHasher) {
+        match value {
+            Value::Object(fields) => {
+                fields.len().hash(hasher);
+                for (name, value) in fields.iter().collect::<BTreeMap<_, _>>() {
+                    name.hash(hasher);
+                    walk(value, hasher);
+                }
+            }
+            Value::Array(items) => {
+                items.len().hash(hasher);
+                items.iter().for_each(|item| walk(item, hasher));
+            }
+            leaf => leaf.to_string().hash(hasher),
+        }
+    }
+    let mut hasher = DefaultHasher::new();
+    content.len().hash(&mut hasher);
+    for (name, value) in content.iter().collect::<BTreeMap<_, _>>() {
+        name.hash(&mut hasher);
+        walk(value, &mut hasher);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> u64 {
+        fingerprint(&serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn the_order_of_fields_does_not_matter_and_everything_else_does() {
+        let one = of(r#"{"a": {"x": 1, "y": [1, 2]}, "b": "c"}"#);
+        assert_eq!(one, of(r#"{"b": "c", "a": {"y": [1, 2], "x": 1}}"#));
+        for other in [
+            r#"{"a": {"x": 1, "y": [2, 1]}, "b": "c"}"#,
+            r#"{"a": {"x": 1, "y": [1, 2]}, "b": "d"}"#,
+            r#"{"a": {"x": 1, "y": [1, 2], "z": null}, "b": "c"}"#,
+            r#"{"a": {"x": "1", "y": [1, 2]}, "b": "c"}"#,
+            r#"{"a": {"x": 1, "y": [1, 2]}}"#,
+        ] {
+            assert_ne!(one, of(other), "{other}");
+        }
+    }
 }
