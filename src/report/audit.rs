@@ -44,6 +44,9 @@ impl Audited<'_> {
         let mut out = columns(&cells);
         out.push('\n');
         out.push_str(&self.summary());
+        if let Some(first) = rows.first().filter(|posture| posture.worst.is_some()) {
+            let _ = writeln!(out, "more about one: portcullis audit {}", first.namespace);
+        }
         out
     }
 
