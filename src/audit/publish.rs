@@ -253,7 +253,9 @@ fn fingerprint(content: &Map<String, Value>) -> u64 {
             }
             Value::Array(items) => {
                 items.len().hash(hasher);
-                items.iter().for_each(|item| walk(item, hasher));
+                for item in items {
+                    walk(item, hasher);
+                }
             }
             leaf => leaf.to_string().hash(hasher),
         }

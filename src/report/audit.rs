@@ -130,11 +130,6 @@ impl Audited<'_> {
         if all.iter().any(|posture| posture.is_uncertain) {
             out.push_str("?  policies of another system may say otherwise\n");
         }
-        if let Some(first) =
-            all.iter().filter(|it| it.worst.is_some()).max_by_key(|it| it.worst.map(|(a, s, _)| (a, s)))
-        {
-            let _ = writeln!(out, "more about one: portcullis audit {}", first.namespace);
-        }
         out
     }
 }
