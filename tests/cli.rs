@@ -138,6 +138,82 @@ fn check_is_clean_when_nothing_is_wrong() {
     assert_snapshot!(with(&files).told("check shop"));
 }
 
+/// Namespaces that stand in every way a namespace can.
+fn postures() -> String {
+    let namespace = |name: &str, labels: &str| {
+        format!("---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: {name}, labels: {{{labels}}}}}}}\n")
+    };
+    let deployment = |namespace: &str, name: &str| {
+        format!(
+            "---\n{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{selector: {{matchLabels: {{app: {name}}}}}, template: {{metadata: {{labels: {{app: {name}}}}}, spec: {{containers: [{{name: a, image: a}}]}}}}}}}}\n"
+        )
+    };
+    let policy = |namespace: &str, name: &str, spec: &str| {
+        format!(
+            "---\n{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: {name}, namespace: {namespace}}}, spec: {spec}}}\n"
+        )
+    };
+    let dns = "egress: [{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]}]";
+    let all = format!("{{podSelector: {{}}, policyTypes: [Ingress, Egress], {dns}}}");
+    let tomorrow = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24);
+    [
+        namespace("closed", ""),
+        deployment("closed", "a"),
+        policy("closed", "default-deny", &all),
+        namespace("partly", ""),
+        deployment("partly", "a"),
+        deployment("partly", "b"),
+        policy("partly", "of-a", &all.replace("podSelector: {}, ", "podSelector: {matchLabels: {app: a}}, ")),
+        namespace("today", ""),
+        deployment("today", "a"),
+        policy("today", "of-a", &all.replace("podSelector: {}, ", "podSelector: {matchLabels: {app: a}}, ")),
+        namespace("dark", ""),
+        deployment("dark", "a"),
+        policy("dark", "default-deny", "{podSelector: {}, policyTypes: [Ingress, Egress]}"),
+        namespace("plain", "istio-injection: enabled"),
+        deployment("plain", "a"),
+        policy("plain", "default-deny", &all),
+        namespace("mutual", "istio-injection: enabled"),
+        deployment("mutual", "a"),
+        policy("mutual", "default-deny", &all),
+        "---\n{apiVersion: security.istio.io/v1, kind: PeerAuthentication, metadata: {name: default, namespace: mutual}, spec: {mtls: {mode: STRICT}}}\n".to_owned(),
+        namespace("waived", ""),
+        deployment("waived", "a"),
+        format!("---\n{{apiVersion: portcullis.dev/v1alpha1, kind: Waiver, metadata: {{name: legacy, namespace: waived}}, spec: {{rules: [NP001], match: {{}}, owner: payments, reason: moves, expires: '{tomorrow}'}}}}\n"),
+        "---\n{apiVersion: portcullis.dev/v1alpha1, kind: Waiver, metadata: {name: old, namespace: waived}, spec: {rules: [NP001], match: {}, owner: payments, reason: moved, expires: '2026-01-01'}}\n".to_owned(),
+        namespace("foreign", ""),
+        deployment("foreign", "a"),
+        "---\n{apiVersion: cilium.io/v2, kind: CiliumNetworkPolicy, metadata: {name: c, namespace: foreign}}\n".to_owned(),
+        namespace("bare", ""),
+        namespace("portcullis", ""),
+    ]
+    .concat()
+}
+
+#[test]
+fn audit_shows_how_each_namespace_stands_the_worst_first() {
+    let stand = postures();
+    let files = [("state/all.yaml", stand.as_str())];
+    let tomorrow = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string();
+    let day = tomorrow.split('T').next().unwrap();
+    let (code, out, err) = with(&files).run("audit --cluster state");
+    assert_eq!((code, err.as_str()), (1, ""), "{out}");
+    assert_snapshot!("audit", out.replace(day, "A-DAY-ON.."));
+    let (_, all, _) = with(&files).run("audit --cluster state --all");
+    assert!(all.contains("\nportcullis "), "{all}");
+    let (code, dark, _) = with(&files).run("audit dark --cluster state");
+    assert_eq!(code, 1);
+    assert!(
+        dark.starts_with("dark, 1 workloads\n")
+            && dark.contains("dns      1 cut off")
+            && dark.contains("# fix for NP002"),
+        "{dark}"
+    );
+    let (code, closed, _) = with(&files).run("audit closed --cluster state");
+    assert_eq!(code, 0);
+    assert!(closed.ends_with("nothing to object to\n"), "{closed}");
+}
+
 #[test]
 fn check_honours_a_waiver_among_the_manifests_until_its_day() {
     let waiver = |days: i64| {

@@ -13,8 +13,8 @@ use crate::cluster::{Cluster, NamespaceState};
 use crate::mesh::Dataplane;
 use crate::model::{Direction, Str};
 use crate::rules::{
-    Action, AnyRule, Aspect, Finding, GrantedHere, Mode, RuleSet, Scope, Severity, Standing, Subject, View, Violation,
-    entry,
+    Action, AnyRule, Aspect, Finding, GrantedHere, Mode, RuleSet, SHELTERED, Scope, Severity, Standing, Subject, View,
+    Violation, entry,
 };
 
 /// How a namespace stands.
@@ -120,7 +120,7 @@ pub(super) fn of(rules: &RuleSet, cluster: &Cluster, findings: &[Finding], now: 
         let isolation = |direction| {
             let aspect = Aspect::Undefended(direction);
             let is_undefended = open.iter().any(|violation| violation.aspect == aspect);
-            let open = workloads(open, cluster, name, |it| *it == aspect);
+            let open = workloads(open, cluster, name, |it| it.aspect == aspect && it.badness > SHELTERED);
             match open {
                 _ if !is_undefended => Isolation::Yes,
                 0 if governed > 0 => Isolation::OnlyToday,
@@ -169,8 +169,13 @@ fn violations(rule: &str, view: &View<'_>) -> BTreeMap<Str, Vec<Violation>> {
 }
 
 /// How many workloads violations are about, a controller's pods counted as one.
-fn workloads(violations: &[Violation], cluster: &Cluster, namespace: &str, counts: impl Fn(&Aspect) -> bool) -> usize {
-    let ids = violations.iter().filter(|it| counts(&it.aspect)).filter_map(|it| match &it.subject {
+fn workloads(
+    violations: &[Violation],
+    cluster: &Cluster,
+    namespace: &str,
+    counts: impl Fn(&Violation) -> bool,
+) -> usize {
+    let ids = violations.iter().filter(|it| counts(it)).filter_map(|it| match &it.subject {
         Subject::Workload(id) => Some(cluster.workload(namespace, id).map_or(id.clone(), |it| cluster.root_owner(it))),
         Subject::Namespace | Subject::Policy(_) | Subject::Waiver(_) => None,
     });
@@ -178,9 +183,9 @@ fn workloads(violations: &[Violation], cluster: &Cluster, namespace: &str, count
 }
 
 fn mtls(view: &View<'_>, state: &NamespaceState, violations: &[Violation]) -> Mtls {
-    let is_plain = |aspect: &Aspect| matches!(aspect, Aspect::Plaintext(_));
+    let is_plain = |violation: &Violation| matches!(violation.aspect, Aspect::Plaintext(_));
     let plain = workloads(violations, view.cluster, &state.name, is_plain);
-    if plain > 0 || violations.iter().any(|it| is_plain(&it.aspect)) {
+    if plain > 0 || violations.iter().any(is_plain) {
         return Mtls::Plaintext(plain);
     }
     let mesh = view.mesh();

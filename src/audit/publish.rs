@@ -1,6 +1,7 @@
 //! Reports, written when they change.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
@@ -56,10 +57,18 @@ struct Known {
     reports: BTreeMap<String, Report>,
 }
 
-/// A report there is.
+/// A report there is: of what it says, only whether it is the same is of interest.
 struct Report {
-    content: Map<String, Value>,
+    fingerprint: u64,
     version: String,
+}
+
+/// How far what has changed was written.
+enum Written {
+    /// As far as it was still to be.
+    Whole,
+    /// Something there is was not as it was known.
+    Outdated,
 }
 
 impl Publisher {
@@ -78,61 +87,82 @@ impl Publisher {
             self.known = None;
             return Ok(());
         };
-        let wanted = wanted(rules, scan);
-        // Where what is there is not what was known, it is looked at anew, once.
+        let mut outcome = Ok(());
+        // What somebody else has changed is listed anew, once.
         for _ in 0..2 {
             let mut known = match self.known.take() {
                 Some(known) if known.group == flavour.group && known.listed.elapsed() < self.trust => known,
                 _ => Known { group: flavour.group, listed: Instant::now(), reports: self.list(flavour).await? },
             };
-            let written = self.bring(flavour, &wanted, &mut known.reports, scan.at.as_second(), &may_go_on).await;
-            if !matches!(written, Ok(Written::Overtaken)) {
+            let written;
+            (written, outcome) = self.write_changed(flavour, &mut known.reports, rules, scan, &may_go_on).await;
+            if let Written::Whole = written {
                 self.known = Some(known);
-                return written.map(drop);
+                break;
             }
         }
-        Ok(())
+        outcome
     }
 
-    /// Makes of the reports there are those that are wanted. What the API server refuses of one, by a
-    /// quota of its namespace for example, is an error in the end and keeps nothing from the others.
-    async fn bring(
+    /// Writes what has changed. What the API server refuses of one report, by a quota of its namespace
+    /// for example, is an error in the end and keeps nothing from the others.
+    async fn write_changed(
         &self,
         flavour: &Flavour,
-        wanted: &BTreeMap<String, Map<String, Value>>,
         known: &mut BTreeMap<String, Report>,
-        seconds: i64,
-        may_go_on: &impl Fn() -> bool,
-    ) -> Result<Written, Error> {
-        let (mut outcome, mut refused) = (Written::All, None);
-        for (namespace, content) in wanted {
-            if known.get(namespace).is_some_and(|known| known.content == *content) {
+        rules: &RuleSet,
+        scan: &Scan,
+        may_go_on: impl Fn() -> bool,
+    ) -> (Written, Result<(), Error>) {
+        let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
+        for finding in &scan.findings {
+            findings.entry(finding.namespace.as_deref().unwrap_or_default()).or_default().push(finding);
+        }
+        let judged: Vec<_> = rules.rules.iter().map(|active| active.rule.meta()).collect();
+        // In the cluster as a whole a rule passes where it does in every namespace.
+        let is_passed = |meta: &&Meta| !scan.findings.iter().any(|it| it.rule.code == meta.code);
+        let passed: Vec<_> = judged.iter().copied().filter(is_passed).collect();
+        // Of an exempt namespace it is told what was found all the same, and not that rules pass which
+        // are not about it.
+        let told = scan.namespaces.iter().filter(|it| !it.is_exempt || findings.contains_key(it.namespace.as_str()));
+        let wanted: BTreeMap<&str, &[&Meta]> = told
+            .map(|posture| (posture.namespace.as_str(), if posture.is_exempt { &[] } else { judged.as_slice() }))
+            // The cluster's own has no namespace.
+            .chain([("", passed.as_slice())])
+            .collect();
+        let (mut written, mut refused) = (Written::Whole, Ok(()));
+        // One at a time: of a large cluster they are together many times what each of them is.
+        for (namespace, judged) in &wanted {
+            let found = findings.remove(namespace).unwrap_or_default();
+            let content = content::of(judged, found, Some(*namespace).filter(|name| !name.is_empty()));
+            let fingerprint = fingerprint(&content);
+            if known.get(*namespace).is_some_and(|known| known.fingerprint == fingerprint) {
                 continue;
             }
             if !may_go_on() {
                 break;
             }
-            let version = known.get(namespace).map(|known| known.version.clone());
-            match self.write(flavour, namespace, content, version, seconds).await {
+            let version = known.get(*namespace).map(|known| known.version.clone());
+            match self.write(flavour, namespace, content, version, scan.at.as_second()).await {
                 Ok(Some(version)) => {
                     self.metrics.report_written();
-                    known.insert(namespace.clone(), Report { content: content.clone(), version });
+                    known.insert((*namespace).to_owned(), Report { fingerprint, version });
                 }
                 // Somebody else has changed or removed it, or the namespace is going.
-                Ok(None) => outcome = Written::Overtaken,
-                Err(error) if is_about_one(&error) => refused = refused.or(Some(error)),
-                Err(error) => return Err(error),
+                Ok(None) => written = Written::Outdated,
+                Err(error) if is_about_one(&error) => refused = refused.and(Err(error)),
+                Err(error) => return (written, Err(error)),
             }
         }
-        let stale: Vec<String> = known.keys().filter(|namespace| !wanted.contains_key(*namespace)).cloned().collect();
+        // A namespace that became exempt; one that went took its report along.
+        let stale: Vec<String> = known.keys().filter(|name| !wanted.contains_key(name.as_str())).cloned().collect();
         for namespace in stale {
-            // A namespace that became exempt; one that went took its report along.
             if may_go_on() {
                 let _ = self.api(flavour, &namespace).delete(NAME, &DeleteParams::default()).await;
                 known.remove(&namespace);
             }
         }
-        refused.map_or(Ok(outcome), Err)
+        (written, refused)
     }
 
     /// Which reports are installed.
@@ -166,7 +196,7 @@ impl Publisher {
                     if report.metadata.name.as_deref() == Some(NAME) {
                         let version = report.metadata.resource_version.clone().unwrap_or_default();
                         let namespace = report.metadata.namespace.clone().unwrap_or_default();
-                        known.insert(namespace, Report { content: content_of(report), version });
+                        known.insert(namespace, Report { fingerprint: fingerprint(&content_of(report)), version });
                     }
                 }
                 match found.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -183,7 +213,7 @@ impl Publisher {
         &self,
         flavour: &Flavour,
         namespace: &str,
-        content: &Map<String, Value>,
+        content: Map<String, Value>,
         version: Option<String>,
         seconds: i64,
     ) -> Result<Option<String>, Error> {
@@ -202,7 +232,7 @@ impl Publisher {
             },
         });
         if let Some(fields) = report.as_object_mut() {
-            fields.extend(content.clone());
+            fields.extend(content);
             if flavour.group == "openreports.io" {
                 fields.insert("source".to_owned(), content::SOURCE.into());
             }
@@ -226,14 +256,6 @@ impl Publisher {
     }
 }
 
-/// How far reports were brought to what is wanted.
-enum Written {
-    /// As far as they could be.
-    All,
-    /// Something was not as it was known.
-    Overtaken,
-}
-
 /// Whether an error is about one object and not about whoever asks for all of them.
 pub(super) fn is_about_one(error: &Error) -> bool {
     match error {
@@ -242,33 +264,6 @@ pub(super) fn is_about_one(error: &Error) -> bool {
         Error::Api(status) => matches!(status.code, 400 | 404 | 409 | 413 | 422),
         _ => false,
     }
-}
-
-/// What each report has to say, by namespace; the cluster's has none.
-fn wanted(rules: &RuleSet, scan: &Scan) -> BTreeMap<String, Map<String, Value>> {
-    let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
-    for finding in &scan.findings {
-        findings.entry(finding.namespace.as_deref().unwrap_or_default()).or_default().push(finding);
-    }
-    let judged: Vec<_> = rules.rules.iter().map(|active| active.rule.meta()).collect();
-    let mut wanted = BTreeMap::new();
-    for posture in &scan.namespaces {
-        let name = posture.namespace.as_str();
-        let found = findings.remove(name).unwrap_or_default();
-        // Of an exempt namespace it is told what was found all the same, and not that rules pass
-        // which are not about it.
-        let judged = match (posture.is_exempt, found.is_empty()) {
-            (true, true) => continue,
-            (true, false) => &[],
-            (false, _) => judged.as_slice(),
-        };
-        wanted.insert(name.to_owned(), content::of(judged, found, Some(name)));
-    }
-    // In the cluster as a whole a rule passes where it does in every namespace.
-    let is_passed = |meta: &&Meta| !scan.findings.iter().any(|it| it.rule.code == meta.code);
-    let passed: Vec<_> = judged.into_iter().filter(is_passed).collect();
-    wanted.insert(String::new(), content::of(&passed, findings.remove("").unwrap_or_default(), None));
-    wanted
 }
 
 /// The content of a report as it was written: without what changes though nothing has.
@@ -281,4 +276,57 @@ fn content_of(report: DynamicObject) -> Map<String, Value> {
     }
     fields.retain(|name, _| matches!(name.as_str(), "scope" | "summary" | "results"));
     fields
+}
+
+/// The same for the same content, in whatever order its fields come.
+fn fingerprint(content: &Map<String, Value>) -> u64 {
+    fn walk(value: &Value, hasher: &mut DefaultHasher) {
+        match value {
+            Value::Object(fields) => {
+                fields.len().hash(hasher);
+                for (name, value) in fields.iter().collect::<BTreeMap<_, _>>() {
+                    name.hash(hasher);
+                    walk(value, hasher);
+                }
+            }
+            Value::Array(items) => {
+                items.len().hash(hasher);
+                for item in items {
+                    walk(item, hasher);
+                }
+            }
+            leaf => leaf.to_string().hash(hasher),
+        }
+    }
+    let mut hasher = DefaultHasher::new();
+    content.len().hash(&mut hasher);
+    for (name, value) in content.iter().collect::<BTreeMap<_, _>>() {
+        name.hash(&mut hasher);
+        walk(value, &mut hasher);
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> u64 {
+        fingerprint(&serde_json::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn the_order_of_fields_does_not_matter_and_everything_else_does() {
+        let one = of(r#"{"a": {"x": 1, "y": [1, 2]}, "b": "c"}"#);
+        assert_eq!(one, of(r#"{"b": "c", "a": {"y": [1, 2], "x": 1}}"#));
+        for other in [
+            r#"{"a": {"x": 1, "y": [2, 1]}, "b": "c"}"#,
+            r#"{"a": {"x": 1, "y": [1, 2]}, "b": "d"}"#,
+            r#"{"a": {"x": 1, "y": [1, 2], "z": null}, "b": "c"}"#,
+            r#"{"a": {"x": "1", "y": [1, 2]}, "b": "c"}"#,
+            r#"{"a": {"x": 1, "y": [1, 2]}}"#,
+        ] {
+            assert_ne!(one, of(other), "{other}");
+        }
+    }
 }

@@ -44,6 +44,9 @@ impl Audited<'_> {
         let mut out = columns(&cells);
         out.push('\n');
         out.push_str(&self.summary());
+        if let Some(first) = rows.first().filter(|posture| posture.worst.is_some()) {
+            let _ = writeln!(out, "more about one: portcullis audit {}", first.namespace);
+        }
         out
     }
 
@@ -126,11 +129,6 @@ impl Audited<'_> {
         }
         if all.iter().any(|posture| posture.is_uncertain) {
             out.push_str("?  policies of another system may say otherwise\n");
-        }
-        if let Some(first) =
-            all.iter().filter(|it| it.worst.is_some()).max_by_key(|it| it.worst.map(|(a, s, _)| (a, s)))
-        {
-            let _ = writeln!(out, "more about one: portcullis audit {}", first.namespace);
         }
         out
     }

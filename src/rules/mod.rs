@@ -47,6 +47,7 @@ pub use action::{Action, Mode, Profile, Severity};
 pub use environment::{Environment, NamespaceSettings};
 pub use finding::Finding;
 pub use judge::{ActiveRule, RuleSet};
+pub use missing_default_deny::SHELTERED;
 pub use registry::{
     AnyRule, Built, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry,
 };

@@ -155,11 +155,14 @@ impl Default for MissingDefaultDeny {
 }
 
 /// How bad a violation is; the ratchet compares these.
+/// The badness of a violation whose pod is isolated by a policy that names it, in a namespace whose
+/// default is open: what is worse is open now.
+pub const SHELTERED: u8 = 2;
+
 mod badness {
     /// It depends on what implements the policies, or could not be worked out.
     pub(super) const UNCERTAIN: u8 = 1;
-    /// Isolated by a policy that names it, in a namespace whose default is open.
-    pub(super) const SHELTERED: u8 = 2;
+    pub(super) use super::SHELTERED;
     /// Isolated, and given everything back.
     pub(super) const GIVEN_BACK: u8 = 3;
     /// Not isolated.
