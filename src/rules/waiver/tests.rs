@@ -204,3 +204,16 @@ fn a_waiver_of_any_time_there_is_has_an_answer() {
     let late = waiver("rules: [NP001], match: {}", "2026-11-20").replace("2026-11-01T", "9999-12-01T");
     open().with(&late).check().is(&["audit NP001 waived"]);
 }
+
+#[test]
+fn what_guards_the_gate_itself_cannot_be_waived_in_its_own_namespace() {
+    let leave = waiver("rules: [mode-loosened, NP001], match: {}", "2026-11-20");
+    let mut gate = gate(&[namespace("shop", ""), leave].concat()).only("CL007");
+    let lowered = namespace("shop", "portcullis.dev/mode: warn");
+    gate.update(&lowered).is(&["audit CL007 waived"]);
+    gate.environment.own_namespace = Some("shop".into());
+    gate.update(&lowered).is(&["deny CL007"]);
+    // Its workloads are like any other.
+    let open = gate.with(&deployment("shop/cart", "app: cart")).only("NP001");
+    open.check().is(&["audit NP001 waived"]);
+}
