@@ -136,6 +136,42 @@ fn what_the_program_is_started_with_it_takes() {
     }
 }
 
+#[test]
+fn a_critical_priority_class_comes_with_the_quota_without_which_some_clusters_refuse_its_pods() {
+    let objects = shape("default");
+    let class = &object(&objects, "Deployment", "portcullis")["spec"]["template"]["spec"]["priorityClassName"];
+    let quota = &object(&objects, "ResourceQuota", "portcullis-critical-pods")["spec"];
+    assert_eq!(quota["scopeSelector"]["matchExpressions"][0]["values"], json!([class]));
+    let plain = rendered(&["--set", "priorityClassName="]).unwrap();
+    assert!(!plain.iter().any(|it| it["kind"] == "ResourceQuota"));
+}
+
+#[test]
+fn what_cert_manager_renews_is_signed_by_an_authority_that_stays() {
+    let objects = rendered(&["--set", "certificates.mode=cert-manager"]).unwrap();
+    let spec = |kind: &str, name: &str| object(&objects, kind, name)["spec"].clone();
+    let leaf = spec("Certificate", "portcullis");
+    let issuer = spec("Issuer", leaf["issuerRef"]["name"].as_str().unwrap());
+    assert!(issuer.get("selfSigned").is_none(), "the `caBundle` would change with each renewal: {issuer}");
+    let authority = spec("Certificate", "portcullis-authority");
+    assert_eq!(issuer["ca"]["secretName"], authority["secretName"]);
+    assert_eq!((&authority["isCA"], &authority["privateKey"]["rotationPolicy"]), (&json!(true), &json!("Never")));
+    assert_eq!(object(&objects, "Issuer", "portcullis-self-signed")["spec"], json!({ "selfSigned": {} }));
+    let given = shape("cert-manager");
+    assert!(!given.iter().any(|it| it["kind"] == "Issuer"));
+}
+
+#[test]
+fn the_gates_own_secret_is_not_the_one_of_cert_manager() {
+    let own = object(&shape("default"), "Deployment", "portcullis").to_string();
+    assert!(own.contains("--certificate-secret=portcullis-tls"), "{own}");
+    let objects = shape("cert-manager");
+    let name = &object(&objects, "Certificate", "portcullis")["spec"]["secretName"];
+    assert_ne!(name, "portcullis-tls", "while one mode follows the other, both would write it");
+    let volumes = object(&objects, "Deployment", "portcullis")["spec"]["template"]["spec"]["volumes"].clone();
+    assert!(volumes.as_array().unwrap().iter().any(|it| it["secret"]["secretName"] == *name), "{volumes}");
+}
+
 /// The entry of this name in the webhook configuration.
 fn entry<'a>(objects: &'a [Value], name: &str) -> Option<&'a Value> {
     let entries = object(objects, "ValidatingWebhookConfiguration", "portcullis")["webhooks"].as_array().unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::helm::shape;
+use crate::helm::{rendered, shape};
 
 /// Each resource of a role or cluster role with each of its verbs: `apps/deployments watch`.
 fn rights(objects: &[Value], kinds: &[&str]) -> BTreeSet<String> {
@@ -60,6 +60,9 @@ fn nothing_may_be_written_but_reports_events_and_what_is_its_own() {
             }
         }
     }
+    // Where neither the bundle nor the failure policy is its to set, it may set nothing.
+    let idle = rendered(&["--set", "probe.namespace=,certificates.mode=secret,certificates.secret.name=own"]).unwrap();
+    assert!(!rights(&idle, &["ClusterRole"]).iter().any(|it| it.ends_with(" patch")));
     let least = shape("least-rights");
     assert!(
         !rights(&least, &["ClusterRole"])

@@ -40,6 +40,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "portcullis.certificate" -}}
 {{- if eq .Values.certificates.mode "secret" -}}
 {{ required "certificates.secret.name: with `certificates.mode: secret`, name the Secret with `tls.crt` and `tls.key`" .Values.certificates.secret.name }}
+{{- else if eq .Values.certificates.mode "cert-manager" -}}
+{{- /* Not the gate's own: replicas from before a change of mode would take it from cert-manager again and again. */ -}}
+{{ include "portcullis.fullname" . }}-cert-manager-tls
 {{- else -}}
 {{ include "portcullis.fullname" . }}-tls
 {{- end -}}
