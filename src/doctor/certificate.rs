@@ -32,34 +32,39 @@ pub(super) fn certificate(facts: &Facts) -> Check {
         return untrusted("the registration's `caBundle` is empty");
     }
     let mut told = Vec::new();
-    let mut ends = Vec::new();
+    let mut last = None;
     for facts_of in trusted.iter().filter_map(CertificateFacts::of_der) {
         told.push(format!("trusted: `{}`, until {}", facts_of.name, facts_of.not_after));
-        ends.push(facts_of.not_after);
+        // Authorities overlap: that a former one ends is as it should be.
+        last = last.max(Some(facts_of.not_after));
     }
-    if ends.iter().max().is_some_and(|last| *last <= facts.now) {
+    if last.is_some_and(|last| last <= facts.now) {
         return untrusted("every certificate in the registration's `caBundle` has expired").facts(told);
     }
-    let served = match &facts.served {
+    let mut ends = last;
+    let good = match &facts.served {
         Err(why) => {
             told.push(format!("what the gate serves was not seen from here: {why}"));
-            return Check::good(NAME, "the registration trusts a certificate that is valid").facts(told);
+            "the registration trusts a certificate that is valid"
         }
-        Ok(served) => served,
+        Ok(served) => {
+            if let Some(leaf) = served.chain.first().and_then(CertificateFacts::of_der) {
+                let until = leaf.not_after;
+                told.push(format!("served at {}: for {}, until {until}", served.address, leaf.dns.join(", ")));
+                ends = ends.min(Some(until));
+            }
+            if let Err(why) = verify(&served.chain, &trusted, &served.name, facts.now) {
+                return untrusted(&format!("the API server would refuse what the gate serves: {why}")).facts(told);
+            }
+            "the registration trusts what the gate serves"
+        }
     };
-    if let Some(leaf) = served.chain.first().and_then(CertificateFacts::of_der) {
-        told.push(format!("served at {}: for {}, until {}", served.address, leaf.dns.join(", "), leaf.not_after));
-        ends.push(leaf.not_after);
-    }
-    if let Err(why) = verify(&served.chain, &trusted, &served.name, facts.now) {
-        return untrusted(&format!("the API server would refuse what the gate serves: {why}")).facts(told);
-    }
-    let left = ends.iter().min().map(|first| first.duration_since(facts.now));
+    let left = ends.map(|end| end.duration_since(facts.now));
     match left.filter(|left| *left < SOON) {
         Some(left) => Check::attention(NAME, format!("a certificate ends within {} days", left.as_hours() / 24 + 1))
             .means("if it is not renewed by then, the API server does not trust the gate any more")
             .advice("what issues it should have renewed it at two thirds of its life: see its log"),
-        None => Check::good(NAME, "the registration trusts what the gate serves"),
+        None => Check::good(NAME, good),
     }
     .facts(told)
 }

@@ -97,6 +97,12 @@ impl Entry {
         self.failure_policy.as_deref() != Some("Ignore")
     }
 
+    /// Whether it is asked about an object with these labels.
+    pub(super) fn selects(&self, labels: &Labels) -> bool {
+        let requirements = self.object_selector.iter().flat_map(LabelSelector::requirements);
+        requirements.into_iter().all(|requirement| requirement.matches(labels))
+    }
+
     fn selects_objects(&self) -> bool {
         self.object_selector.as_ref().is_some_and(|selector| !selector.requirements().is_empty())
     }

@@ -173,6 +173,18 @@ fn a_webhook_of_another_that_has_to_answer_for_the_gates_pods_is_named() {
     check(&other(json!({}), "Ignore", "pods", "gone"), "other-webhooks", Verdict::Good);
     check(&other(json!({}), "Fail", "secrets", "gone"), "other-webhooks", Verdict::Good);
     check(&other(not_in(&["guard"]), "Fail", "pods", "gone"), "other-webhooks", Verdict::Good);
+    // As a mesh's injector does, which is there in every cluster with the mesh.
+    let by_label = |value: &str| {
+        let mut facts = other(json!({}), "Fail", "pods", "gone");
+        let webhooks = facts.webhooks.as_mut().unwrap();
+        webhooks[1]["webhooks"][0]["objectSelector"] = json!({ "matchLabels": { "app": value } });
+        facts
+    };
+    check(&by_label("other"), "other-webhooks", Verdict::Good);
+    check(&by_label("gate"), "other-webhooks", Verdict::Bad);
+    let unknown =
+        Facts { cluster: cluster("{apiVersion: v1, kind: Namespace, metadata: {name: guard}}"), ..by_label("other") };
+    check(&unknown, "other-webhooks", Verdict::Bad);
     let unread = Facts { unread: vec![Kind::Service], ..other(json!({}), "Fail", "pods", "gone") };
     check(&unread, "other-webhooks", Verdict::Attention);
 }
@@ -186,6 +198,12 @@ fn certified(last_day: u8) -> (rustls::pki_types::CertificateDer<'static>, Value
     let certificate = parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
     let bundle = base64::engine::general_purpose::STANDARD.encode(certificate.pem());
     (certificate.der().clone(), bundle.into())
+}
+
+fn certified_pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
 }
 
 #[test]
@@ -213,6 +231,12 @@ fn a_certificate_is_held_against_the_bundle() {
     let (ending, bundle) = certified(3);
     let ending = Facts { webhooks: registered(&bundle), served: serving(&ending), ..facts() };
     assert!(check(&ending, "certificate", Verdict::Attention).contains("within 12 days"));
+    let unseen = Facts { served: Err("not asked".to_owned()), webhooks: registered(&bundle), ..facts() };
+    assert!(check(&unseen, "certificate", Verdict::Attention).contains("within 12 days"));
+    // After the authority has changed, the former one is still trusted until its end.
+    let both = [&certified_pem(&der), &certified_pem(&certified(3).0)].map(String::as_str).concat();
+    let both = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, both).into();
+    check(&Facts { webhooks: registered(&both), served: serving(&der), ..facts() }, "certificate", Verdict::Good);
     let late = Facts { now: "2027-02-01T00:00:00Z".parse().unwrap(), ..ending };
     assert!(check(&late, "certificate", Verdict::Bad).contains("has expired"));
 }

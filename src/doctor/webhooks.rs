@@ -22,7 +22,7 @@ pub(super) fn others(facts: &Facts) -> Check {
             continue;
         }
         for entry in entries(configuration) {
-            if !entry.fails_closed() || entry.sees(&labels).is_err() || !asks_about_pods(&entry) {
+            if !entry.fails_closed() || entry.sees(&labels).is_err() || !asks_about_pods(facts, &entry) {
                 continue;
             }
             let trouble = trouble(facts, &entry);
@@ -63,14 +63,18 @@ fn count(webhooks: usize) -> String {
     if webhooks == 1 { "another webhook".to_owned() } else { format!("{webhooks} other webhooks") }
 }
 
-/// Whether it is asked when a pod is made, or what makes pods.
-fn asks_about_pods(entry: &Entry) -> bool {
+/// Whether it is asked when a pod of the gate's namespace is made, or what makes pods.
+fn asks_about_pods(facts: &Facts, entry: &Entry) -> bool {
+    // An injector that goes by a label is asked about pods that have it. Of what makes pods the own
+    // labels are not known.
+    let mut known = facts.cluster.namespace(&facts.namespace).into_iter().flat_map(|it| it.live_workloads()).peekable();
+    let selects_pods = known.peek().is_none() || known.any(|workload| entry.selects(&workload.labels));
     let is_any = |list: &[String], wanted: &[&str]| list.iter().any(|it| it == "*" || wanted.contains(&it.as_str()));
     entry.rules.iter().any(|rule| {
         let pods = is_any(&rule.api_groups, &[""]) && is_any(&rule.resources, &["pods", "*/*"]);
         let makers =
             is_any(&rule.api_groups, &["apps"]) && is_any(&rule.resources, &["deployments", "replicasets", "*/*"]);
-        is_any(&rule.operations, &["CREATE", "UPDATE"]) && (pods || makers)
+        is_any(&rule.operations, &["CREATE", "UPDATE"]) && (pods && selects_pods || makers)
     })
 }
 

@@ -49,6 +49,10 @@ async fn webhook(plane: &ControlPlane) -> Option<Value> {
     said.succeeded.then(|| serde_json::from_str(&said.stdout).unwrap())
 }
 
+fn chart_readme() -> PathBuf {
+    chart().join("README.md")
+}
+
 #[tokio::test]
 async fn an_upgrade_leaves_in_force_what_the_gate_has_set_and_an_uninstall_leaves_nothing() {
     let plane = ControlPlane::new().await;
@@ -100,8 +104,16 @@ async fn an_upgrade_leaves_in_force_what_the_gate_has_set_and_an_uninstall_leave
     assert_eq!(upgraded["webhooks"][0]["failurePolicy"], "Fail", "an upgrade would open the gate");
     assert_eq!(upgraded["webhooks"][0]["clientConfig"].get("caBundle").is_some(), has_bundle);
 
-    on(&plane, &["rollback", "portcullis", "1", "--namespace", "portcullis", "--force-conflicts"]).await;
-    assert!(webhook(&plane).await.is_some());
+    // What the README says of a rollback.
+    let kubeconfig = plane.kubeconfig().to_str().unwrap();
+    let rollback = ["rollback", "portcullis", "1", "--namespace", "portcullis"];
+    let said = helm(rollback.iter().chain(&["--kubeconfig", kubeconfig]));
+    let err = String::from_utf8_lossy(&said.stderr);
+    assert!(!said.status.success() && err.contains(r#"conflict with "portcullis""#), "{err}");
+    let rollback = [&rollback[..], &["--force-conflicts"]].concat();
+    assert!(std::fs::read_to_string(chart_readme()).unwrap().contains(&format!("helm {}", rollback.join(" "))));
+    on(&plane, &rollback).await;
+    assert_eq!(webhook(&plane).await.unwrap()["webhooks"][0]["failurePolicy"], "Ignore");
     on(&plane, &["uninstall", "portcullis", "--namespace", "portcullis"]).await;
     assert_eq!(webhook(&plane).await, None);
     let left = plane
