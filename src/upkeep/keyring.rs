@@ -27,6 +27,10 @@ const NEXT: (&str, &str) = ("ca-next.crt", "ca-next.key");
 const FORMER: &str = "ca-former.crt";
 const LEAF: (&str, &str) = ("tls.crt", "tls.key");
 
+/// How many former authorities are kept at most. A replica is late by one or two; a Secret that is
+/// deleted over and over must not let the bundle grow past what an object holds.
+const FORMERS: usize = 4;
+
 /// The members of a Secret, decoded.
 pub(super) type Members = BTreeMap<String, Vec<u8>>;
 
@@ -170,6 +174,7 @@ impl Keyring {
             Some(next) if next_is_known => {
                 let mut former = kept(former);
                 former.push(authority.certificate.clone());
+                former.drain(..former.len().saturating_sub(FORMERS));
                 let leaf = issue::leaf(next, &plan.names, now, plan.leaf)?;
                 let promoted = Self { authority: next.clone(), next: None, former, leaf };
                 return Ok(Some((promoted, "the next authority takes over")));
@@ -348,6 +353,18 @@ mod tests {
         assert_eq!(restored.leaf, lost.leaf);
         let (promoted, _) = stepped(&restored, day(1), true);
         assert!(promoted.authority != lost.authority && is_trusted(&promoted, &restored, day(1)));
+    }
+
+    #[test]
+    fn a_secret_that_is_deleted_over_and_over_does_not_let_the_bundle_grow() {
+        let mut keyring = new();
+        for _ in 0..20 {
+            let restored = keyring.restored(&plan(), day(1)).unwrap();
+            let (promoted, _) = stepped(&restored, day(1), true);
+            assert!(is_trusted(&keyring, &promoted, day(1)) && is_trusted(&promoted, &restored, day(1)));
+            keyring = promoted;
+        }
+        assert_eq!(trust::certificates(keyring.bundle().as_bytes()).len(), 1 + FORMERS);
     }
 
     #[test]

@@ -150,7 +150,10 @@ impl Registered {
                 && !bundle.iter().any(|it| Facts::of_der(it).is_some_and(|facts| facts.is_our_authority()))
         };
         let foreign = self.entries.iter().find(|entry| is_foreign(entry))?;
-        Some(format!("the `caBundle` of `{}` holds certificates that portcullis did not issue", foreign.name))
+        Some(format!(
+            "the `caBundle` of `{}` holds certificates that portcullis did not issue (where their issuer is gone, take it out, and portcullis fills in its own)",
+            foreign.name
+        ))
     }
 
     /// The patch that puts this bundle in every entry; nothing where it is there.
@@ -301,7 +304,8 @@ mod tests {
     fn what_somebody_else_fills_in_is_known_by_its_annotation_or_by_what_is_there() {
         let foreign = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
         let by_content = read(&json!([entry("gate", "gate", &foreign)]), &json!({}));
-        assert!(by_content.is_managed_elsewhere().unwrap().contains("did not issue"));
+        let why = by_content.is_managed_elsewhere().unwrap();
+        assert!(why.contains("did not issue") && why.contains("take it out"), "{why}");
         let annotated = read(&json!([entry("gate", "gate", "")]), &json!({ "cert-manager.io/inject-ca-from": "a/b" }));
         assert!(annotated.is_managed_elsewhere().unwrap().contains("cert-manager.io/inject-ca-from"));
     }
