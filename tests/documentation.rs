@@ -10,7 +10,6 @@
     reason = "a test fails by panicking"
 )]
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -82,24 +81,6 @@ fn session() -> String {
     let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
     assert!(told.status.success(), "the session did not go as it tells:\n{out}\n{err}");
     format!("```text{out}```\n")
-}
-
-/// Compares a generated file with what it should hold, or writes it.
-fn file_holds(name: &str, expected: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
-    if std::env::var_os("UPDATE_GENERATED").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, expected).unwrap();
-    } else {
-        let found = std::fs::read_to_string(&path).unwrap_or_default();
-        assert_eq!(found, expected, "`{name}` is out of date: run `make update`");
-    }
-}
-
-#[test]
-fn the_definition_of_waivers_is_that_of_the_type_they_are_read_into() {
-    let definition = portcullis::yaml::block(&portcullis::k8s::waiver_definition(), &BTreeMap::new());
-    file_holds("charts/portcullis/crds/waivers.portcullis.dev.yaml", &definition);
 }
 
 /// One test, for they write the same file.
