@@ -73,12 +73,13 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
     let (rules, sight) = if is_probe { (probe::rules(), probe::sight()) } else { (rules, sight) };
     let cluster = sight.cluster;
     let reference = request.reference();
-    let own = own::findings(rules, cluster, &request, &reference);
+    let own = own::findings(rules, cluster, &request, &reference, now);
     let Some(case) = Case::of(&request, &reference, cluster) else {
         return Answer::of(&request, &reference, own.is_some(), &own.unwrap_or_default(), Vec::new());
     };
     let Case { change, problems, old_problems, ceiling, has_known_owner } = case;
-    let mut findings = unreadable(rules, cluster, &reference, &problems);
+    let mut findings = own.unwrap_or_default();
+    findings.extend(unreadable(rules, cluster, &reference, &problems));
     // The ratchet: what could not be read before either is no reason to refuse.
     findings.extend(unreadable(rules, cluster, &reference, &old_problems).into_iter().map(|finding| Finding {
         action: finding.action.min(Action::Warn),

@@ -32,6 +32,7 @@ static RULES_OF_PROBES: LazyLock<RuleSet> = LazyLock::new(|| RuleSet {
     profile: Profile::Restricted,
     on_unreadable: Action::Deny,
     on_invalid_configuration: Action::Deny,
+    on_weakened_configuration: Action::Warn,
     on_error: Action::Deny,
     max_age: SignedDuration::MAX,
 });

@@ -257,8 +257,15 @@ fn guard(
     if watched.contains_key(&Watched::DnsServices) {
         namespaces.extend(dns_namespaces(rules, excluded));
     }
-    if options.own_namespace.is_some() && rules.on_invalid_configuration > Action::Off {
-        guarded.insert(Watched::OwnConfig, [Operation::Create, Operation::Update].into());
+    let mut of_config: BTreeSet<Operation> = BTreeSet::new();
+    if rules.on_invalid_configuration > Action::Off {
+        of_config.extend([Operation::Create, Operation::Update]);
+    }
+    if rules.on_weakened_configuration > Action::Off {
+        of_config.extend([Operation::Create, Operation::Update, Operation::Delete]);
+    }
+    if options.own_namespace.is_some() && !of_config.is_empty() {
+        guarded.insert(Watched::OwnConfig, of_config);
     }
     guarded.retain(|what, _| GUARDED.contains(what));
     if namespaces.is_empty() || guarded.is_empty() {
@@ -371,7 +378,11 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
         (Watched::Namespaces, "namespaces-relabelled", same_labels.clone()),
         (Watched::DnsServices, "services-that-change", format!("{same_spec} && {same_labels}")),
         (Watched::MeshConfigs, "mesh-configs-that-change", same("?data.?mesh.orValue('')")),
-        (Watched::OwnConfig, "own-configs-that-change", same(&format!("?data[?'{CONFIGURATION_KEY}'].orValue('')"))),
+        (
+            Watched::OwnConfig,
+            "own-configs-that-change",
+            ["data", "binaryData"].map(|it| same(&format!("?{it}[?'{CONFIGURATION_KEY}'].orValue('')"))).join(" && "),
+        ),
     ];
     for (what, name, unchanged) in unchanged {
         if has(what) {
@@ -411,7 +422,8 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
         conditions.push(("config-of-the-mesh", format!("!{} || {is_mesh}", is_one_of(&["configmaps"]))));
     }
     if has(Watched::OwnConfig) {
-        let is_own = either(&format!("it.?data[?'{CONFIGURATION_KEY}'].hasValue()"));
+        let has_it = ["data", "binaryData"].map(|field| format!("it.?{field}[?'{CONFIGURATION_KEY}'].hasValue()"));
+        let is_own = either(&format!("({})", has_it.join(" || ")));
         conditions.push(("config-of-the-gate", format!("!{} || {is_own}", is_one_of(&["configmaps"]))));
     }
     conditions.into_iter().map(|(name, expression)| json!({ "name": name, "expression": expression })).collect()

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{Outcome, Said, pretty};
 use crate::config::{Settings, defaults, load, schema};
-use crate::rules::{Environment, MaxDays, Profile, RULES, Standing};
+use crate::rules::{Environment, MaxDays, RULES, Standing};
 use crate::yaml;
 
 /// Checks, explains and starts a configuration.
@@ -37,10 +37,7 @@ pub(super) fn run(command: &Command, said: &mut Said) -> anyhow::Result<Outcome>
 /// What will be in force: the rules with their actions and the options that were changed, then what
 /// they judge in.
 fn effective(settings: &Settings, now: Timestamp) -> String {
-    let profile = match settings.profile {
-        Profile::Baseline => "baseline",
-        Profile::Restricted => "restricted",
-    };
+    let profile = settings.profile.as_str();
     let rules = settings.rule_set();
     let mut out = format!("profile {profile}, mode {}, onError {}\n\n", settings.mode.as_str(), rules.on_error);
     let width = RULES.iter().map(|entry| entry.meta.name.len()).max().unwrap_or(0);

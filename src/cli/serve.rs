@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{Outcome, upkeep};
@@ -18,7 +19,6 @@ use crate::server::{self, ConfigFile, Limits, Options, Origin, Renewed, Shutdown
 use crate::source::{self, Live, Manifests};
 use crate::telemetry::logs::{self, Format};
 use crate::telemetry::{Metrics, Telemetry};
-use crate::yaml::Source;
 
 /// Runs the gate: answers AdmissionReviews over HTTPS at `/validate`.
 ///
@@ -166,20 +166,21 @@ async fn serve(args: &Args, settings: &Settings, config: Vec<u8>) -> anyhow::Res
     Ok(Outcome::Clean)
 }
 
-/// The rules of a gate that runs in this namespace.
+/// The rules of a gate that runs in this namespace. What of the configuration has no effect is logged,
+/// for it is in force from here on.
 fn rules_in(namespace: Option<&str>, settings: &Settings) -> RuleSet {
+    for (entry, flaw) in settings.waivers.without_effect(Timestamp::now()) {
+        let (field, problem) = (flaw.path.as_str(), &flaw.message);
+        tracing::warn!(entry, field, problem, "a waiver of the configuration has no effect");
+    }
     let mut rules = settings.rule_set();
     rules.environment.own_namespace = namespace.map(Into::into);
     rules
 }
 
 fn load_rules(namespace: Option<&str>, path: &Path, bytes: &[u8]) -> Result<RuleSet, String> {
-    match Source::decode(path.display().to_string(), bytes.to_vec()) {
-        (source, None) => {
-            config::read(source).map(|settings| rules_in(namespace, &settings)).map_err(|error| error.to_string())
-        }
-        (_, Some(problem)) => Err(problem.message),
-    }
+    let settings = config::decode(path.display().to_string(), bytes.to_vec());
+    settings.map(|settings| rules_in(namespace, &settings)).map_err(|error| error.to_string())
 }
 
 /// The cluster that is judged by: a folder's, or a live one with a way to ask it anew.

@@ -10,6 +10,7 @@
 mod defaults;
 mod read;
 mod schema;
+mod weakened;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,13 +24,14 @@ use serde_json::Value;
 use crate::mesh::MeshSettings;
 use crate::reach::{Cni, DnsSettings};
 use crate::rules::{
-    Action, ActiveRule, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, Environment, Mode,
-    NamespaceSettings, Profile, RULES, RuleSet, WaiverSettings,
+    Action, ActiveRule, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, CL_WEAKENED_CONFIGURATION,
+    Entry, Environment, Meta, Mode, NamespaceSettings, Profile, RULES, RuleSet, WaiverSettings,
 };
 
 pub use defaults::defaults;
-pub use read::{Error, closest, load, read};
+pub use read::{Error, closest, decode, load, read};
 pub use schema::schema;
+pub use weakened::{Weakening, redescribed, weakened};
 
 /// What the configuration file sets. Every field may be left out.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -165,10 +167,9 @@ impl Settings {
                 waivers: self.waivers.clone(),
             },
             profile: self.profile,
-            on_unreadable: crate::rules::entry(CL_UNREADABLE_OBJECT.name)
-                .map_or(Action::Warn, |entry| self.action(entry)),
-            on_invalid_configuration: crate::rules::entry(CL_INVALID_CONFIGURATION.name)
-                .map_or(Action::Deny, |entry| self.action(entry)),
+            on_unreadable: self.action_of(&CL_UNREADABLE_OBJECT),
+            on_invalid_configuration: self.action_of(&CL_INVALID_CONFIGURATION),
+            on_weakened_configuration: self.action_of(&CL_WEAKENED_CONFIGURATION),
             on_error: self.on_error.action(),
             max_age: SignedDuration::try_from(self.view.max_age).unwrap_or(SignedDuration::MAX),
         }
@@ -176,14 +177,15 @@ impl Settings {
 
     /// What a rule asks for: what the file says, else what the profile says.
     pub fn action(&self, entry: &Entry) -> Action {
-        if entry.meta.name == CL_RULE_FAILED.name {
+        self.action_of(entry.meta)
+    }
+
+    fn action_of(&self, meta: &Meta) -> Action {
+        if meta.name == CL_RULE_FAILED.name {
             return self.on_error.action();
         }
-        let set = self.rules.get(entry.meta.name).and_then(|rule| rule.action);
-        set.unwrap_or(match self.profile {
-            Profile::Baseline => entry.meta.baseline,
-            Profile::Restricted => entry.meta.restricted,
-        })
+        let set = self.rules.get(meta.name).and_then(|rule| rule.action);
+        set.unwrap_or(self.profile.of(meta.baseline, meta.restricted))
     }
 
     /// The options of a rule that differ from its defaults.

@@ -39,11 +39,16 @@ impl std::error::Error for Error {}
 pub fn load(path: &Path) -> Result<Settings, Error> {
     let name = path.display().to_string();
     match fs::read(path) {
-        Ok(bytes) => match Source::decode(name, bytes) {
-            (source, None) => read(source),
-            (source, Some(problem)) => Err(Error { source, problems: vec![problem] }),
-        },
+        Ok(bytes) => decode(name, bytes),
         Err(error) => Err(Error { source: Source::new(name, ""), problems: vec![Problem::not_opened(&error)] }),
+    }
+}
+
+/// Reads a configuration as it stands in a file of this name.
+pub fn decode(name: impl Into<String>, bytes: Vec<u8>) -> Result<Settings, Error> {
+    match Source::decode(name, bytes) {
+        (source, None) => read(source),
+        (source, Some(problem)) => Err(Error { source, problems: vec![problem] }),
     }
 }
 
@@ -371,6 +376,11 @@ mod tests {
         );
         check("rules: {unreadable-object: {acton: deny}}", "acton", "unknown field `acton`, did you mean `action`?");
         check("rules: {dns-blackhole: {action: den}}", "den", "unknown value `den`, did you mean `deny`?");
+        check(
+            "waivers: {list: [{name: a, namespace: b, rules: [NP001], match: {}, owner: a, reason: b, expires: 2026-01-01, until: x}]}",
+            "until",
+            "unknown field `until`",
+        );
         check("zzz: 1", "zzz", "unknown field `zzz`");
     }
 

@@ -82,7 +82,7 @@ impl std::str::FromStr for Mode {
 }
 
 /// A set of actions, one a rule.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Denies what breaks or opens a namespace; warns of the rest.
@@ -90,6 +90,24 @@ pub enum Profile {
     Baseline,
     /// Denies all four.
     Restricted,
+}
+
+impl Profile {
+    /// `baseline`, `restricted`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Baseline => "baseline",
+            Self::Restricted => "restricted",
+        }
+    }
+
+    /// What of the two this profile asks for.
+    pub const fn of(self, baseline: Action, restricted: Action) -> Action {
+        match self {
+            Self::Baseline => baseline,
+            Self::Restricted => restricted,
+        }
+    }
 }
 
 /// How much harm a rule names.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::testing::*;
-use super::{Action, Entry, RULES, entry};
+use super::{Action, Entry, Profile, RULES, entry};
 
 /// The YAML blocks of a page before "Use instead:" and after it.
 fn examples(page: &str) -> (Vec<String>, Vec<String>) {
@@ -49,6 +49,19 @@ fn codes_and_names_are_well_formed_and_used_once() {
     }
     assert_eq!(RULES.iter().map(|entry| entry.meta.code).collect::<BTreeSet<_>>().len(), RULES.len());
     assert_eq!(RULES.iter().map(|entry| entry.meta.name).collect::<BTreeSet<_>>().len(), RULES.len());
+}
+
+#[test]
+fn every_option_is_looked_at_for_what_it_lets_pass() {
+    for entry in with_options() {
+        let rule = entry.build(Value::Object(<_>::default())).unwrap().unwrap_or_else(|error| panic!("{error}"));
+        let looked_at = rule.loosened(&rule.options(), Profile::Baseline);
+        let options: BTreeSet<_> = looked_at.iter().map(|(option, _)| (*option).to_owned()).collect();
+        let schema = entry.schema().to_value();
+        let known = schema["properties"].as_object().into_iter().flatten().map(|(option, _)| option.clone());
+        assert_eq!(options, known.collect(), "{}", entry.meta.name);
+        assert!(looked_at.iter().all(|(_, is_loosened)| !is_loosened), "{}", entry.meta.name);
+    }
 }
 
 #[test]

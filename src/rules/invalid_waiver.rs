@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::waiver::{Flaw, Standing};
-use super::{Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, Watched};
+use super::{Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched};
 use crate::model::{Change, FieldPath, Object, Operation, Str, Waiver};
 
 /// Its name, which no waiver can name.
@@ -121,6 +121,11 @@ impl Rule for InvalidWaiver {
     /// What is wrong with it stands in it.
     fn rests_on_absence(&self, _violation: &Violation, _moment: &Moment<'_>) -> bool {
         false
+    }
+
+    fn loosened(&self, _before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+        let Self {} = self;
+        Vec::new()
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {

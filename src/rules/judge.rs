@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::registry::AnyRule;
 use super::{
-    Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, View, Violation, Waived,
+    Action, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, CL_WEAKENED_CONFIGURATION, Environment,
+    Finding, Meta, Mode, Moment, Profile, Scope, View, Violation, Waived,
 };
 use crate::cluster::Cluster;
 use crate::model::{Change, FieldPath, Object, ObjectRef};
@@ -25,6 +26,8 @@ pub struct RuleSet {
     pub on_unreadable: Action,
     /// What becomes of a configuration of the gate's own that it would refuse.
     pub on_invalid_configuration: Action,
+    /// What becomes of one that lets pass more than the one before.
+    pub on_weakened_configuration: Action,
     /// What becomes of a review in which a rule fails.
     pub on_error: Action,
     /// Past this age of what is known of the cluster nothing is denied on its strength. Whoever
@@ -41,6 +44,22 @@ pub struct ActiveRule {
 }
 
 impl RuleSet {
+    /// What becomes of a rule's findings, be it built in or not.
+    pub fn action_of(&self, meta: &Meta) -> Action {
+        match meta.code {
+            code if code == CL_UNREADABLE_OBJECT.code => self.on_unreadable,
+            code if code == CL_INVALID_CONFIGURATION.code => self.on_invalid_configuration,
+            code if code == CL_WEAKENED_CONFIGURATION.code => self.on_weakened_configuration,
+            code if code == CL_RULE_FAILED.code => self.on_error,
+            _ => self.active(meta).map_or(Action::Off, |active| active.action),
+        }
+    }
+
+    /// A rule that runs, by its identity.
+    pub fn active(&self, meta: &Meta) -> Option<&ActiveRule> {
+        self.rules.iter().find(|active| active.rule.meta() == meta)
+    }
+
     /// What a change makes of a cluster: findings it brings or worsens, and those that stood where
     /// it touches. `cluster` is the state as known; the change's own old object is put in place.
     pub fn judge(&self, cluster: &Cluster, change: &Change, now: Timestamp) -> Vec<Finding> {

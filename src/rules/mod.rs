@@ -49,7 +49,8 @@ pub use finding::Finding;
 pub use judge::{ActiveRule, RuleSet};
 pub use missing_default_deny::SHELTERED;
 pub use registry::{
-    AnyRule, Built, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, Entry, RULES, entry,
+    AnyRule, Built, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, CL_WEAKENED_CONFIGURATION, Entry,
+    RULES, entry,
 };
 pub use violation::{Aspect, Barrier, Subject, Violation};
 pub use waiver::{Flaw, GrantedHere, MaxDays, Renewals, Standing, Waived, WaiverSettings};
@@ -108,6 +109,9 @@ pub trait Rule: Default + Serialize + DeserializeOwned + JsonSchema + Send + Syn
     fn rests_on_absence(&self, _violation: &Violation, _moment: &Moment<'_>) -> bool {
         true
     }
+
+    /// Each option, and whether by it this lets pass something that `before` does not, in this profile.
+    fn loosened(&self, before: &Self, profile: Profile) -> Vec<(&'static str, bool)>;
 
     /// The violations as findings a person can act on, grouped as they read best. All of them
     /// carry the same action, are all new or all standing, and rest all or none on an absence.

@@ -48,7 +48,7 @@ use crate::model::{Change, FieldPath, Object, ObjectRef, Operation, Str};
 ///
 /// ## What it does not see
 /// A namespace that is deleted and created anew starts with the cluster's mode. The configuration's
-/// own `mode` is not a namespace's: who may write that is decided by RBAC.
+/// own `mode` is not a namespace's: `weakened-configuration` is about that.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ModeLoosened {
@@ -101,10 +101,7 @@ impl Rule for ModeLoosened {
         if environment.is_own(&violation.namespace) {
             return Action::Deny;
         }
-        self.other_namespaces.unwrap_or(match moment.profile {
-            Profile::Baseline => Action::Warn,
-            Profile::Restricted => Action::Deny,
-        })
+        self.in_other_namespaces(moment.profile)
     }
 
     fn mode(&self, violation: &Violation, moment: &Moment<'_>) -> Option<Mode> {
@@ -116,8 +113,20 @@ impl Rule for ModeLoosened {
         false
     }
 
+    fn loosened(&self, before: &Self, profile: Profile) -> Vec<(&'static str, bool)> {
+        let Self { other_namespaces: _ } = self;
+        vec![("otherNamespaces", self.in_other_namespaces(profile) < before.in_other_namespaces(profile))]
+    }
+
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
         violations.iter().map(|violation| explain(&violation.namespace, moment)).collect()
+    }
+}
+
+impl ModeLoosened {
+    /// What is asked for in namespaces other than the gate's own.
+    fn in_other_namespaces(&self, profile: Profile) -> Action {
+        self.other_namespaces.unwrap_or(profile.of(Action::Warn, Action::Deny))
     }
 }
 

@@ -11,7 +11,7 @@ use super::mode_loosened::ModeLoosened;
 use super::plaintext_mtls::PlaintextMtls;
 use super::webhook_cut_off::WebhookCutOff;
 use super::wildcard_ip_block::WildcardIpBlock;
-use super::{Action, Finding, Meta, Mode, Moment, Rule, Scope, Severity, View, Violation};
+use super::{Action, Finding, Meta, Mode, Moment, Profile, Rule, Scope, Severity, View, Violation};
 use crate::model::Change;
 
 /// Every rule, in the order the catalogue prints.
@@ -26,6 +26,7 @@ pub static RULES: &[Entry] = &[
     Entry::of::<ModeLoosened>(),
     Entry::of::<WebhookCutOff>(),
     Entry::builtin(&CL_INVALID_CONFIGURATION, INVALID_CONFIGURATION_PAGE),
+    Entry::builtin(&CL_WEAKENED_CONFIGURATION, WEAKENED_CONFIGURATION_PAGE),
 ];
 
 /// An object that could not be read in full.
@@ -90,7 +91,48 @@ easily overlooked: what was written has no effect. A gate that starts with it do
 perhaps months later, on another node, when nobody remembers the change.
 
 The denial names the field. One that could not be read before is no reason to refuse the next, so
-that it can be mended in steps.";
+that it can be mended in steps.
+
+What would be taken and has no effect is a warning: an entry of `waivers.list` that reaches further
+ahead than `waivers.maxDays` lets it.";
+
+/// A configuration of the gate's own that lets pass more than the one it replaces.
+pub const CL_WEAKENED_CONFIGURATION: Meta = Meta {
+    code: "CL010",
+    name: "weakened-configuration",
+    severity: Severity::High,
+    baseline: Action::Warn,
+    restricted: Action::Warn,
+    since: "0.1.0",
+    watches: &[],
+};
+
+const WEAKENED_CONFIGURATION_PAGE: &str = "\
+Reports a configuration by which the gate lets pass more than before.
+
+Looked at is each ConfigMap in the gate's own namespace that has the key `portcullis.yaml`, when it is
+created, changed or deleted. What counts: a lower `mode`, `profile` or `onError`; a rule that is
+switched off or asks for less; an option by which a rule lets pass more; a namespace more under
+`exempt`; waivers that may last longer; a shorter `view.maxAge`, past which nothing is denied; a rule
+that would say so no longer. It is compared with what the ConfigMap held before, and with what is in
+force where it held nothing.
+
+What the configuration takes the cluster for (`dns`, `mesh`, `cni`) can be right or wrong and is neither
+more nor less: that it changes is said, and never refused.
+
+## Why is this bad?
+Whoever may write this one ConfigMap decides what the gate denies, everywhere, within seconds and with
+no restart. That is as it should be, and it should not go unseen: a `mode: audit` from the night of an
+incident is in force until somebody remembers it.
+
+It is a warning, so that it never stands between a person and an emergency. With `deny` the
+configuration can only grow stricter while the gate is asked: to weaken it then takes the deletion of
+the gate's registration, which the API server's audit log tells of.
+
+## What it does not see
+A configuration that is in no ConfigMap, or in another namespace. Which of several ConfigMaps is the one
+the gate reads: each of them is looked at. An entry more in `waivers.list`: it has an owner, a reason and
+an end, and is counted like any other waiver.";
 
 /// A rule ready to run, or where in its options the error is.
 pub type Built = Result<Box<dyn AnyRule>, serde_path_to_error::Error<serde_json::Error>>;
@@ -170,6 +212,8 @@ pub trait AnyRule: Send + Sync {
     fn mode(&self, violation: &Violation, moment: &Moment<'_>) -> Option<Mode>;
     /// See [`Rule::rests_on_absence`].
     fn rests_on_absence(&self, violation: &Violation, moment: &Moment<'_>) -> bool;
+    /// See [`Rule::loosened`]; `before` is a rule of the same type, as its options.
+    fn loosened(&self, before: &Value, profile: Profile) -> Vec<(&'static str, bool)>;
     /// See [`Rule::explain`].
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding>;
 }
@@ -205,6 +249,11 @@ impl<R: Rule> AnyRule for R {
 
     fn rests_on_absence(&self, violation: &Violation, moment: &Moment<'_>) -> bool {
         Rule::rests_on_absence(self, violation, moment)
+    }
+
+    fn loosened(&self, before: &Value, profile: Profile) -> Vec<(&'static str, bool)> {
+        let before = R::deserialize(before).expect("a rule's own options are read as they were written");
+        Rule::loosened(self, &before, profile)
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {

@@ -182,10 +182,7 @@ impl Gate {
         let chosen = RULES.iter().filter(|entry| entry.meta.code.starts_with(self.chosen));
         let rules = chosen.filter_map(|entry| {
             let options = self.options.get(entry.meta.name).cloned().unwrap_or_else(|| Value::Object(<_>::default()));
-            let action = match self.profile {
-                Profile::Baseline => entry.meta.baseline,
-                Profile::Restricted => entry.meta.restricted,
-            };
+            let action = self.profile.of(entry.meta.baseline, entry.meta.restricted);
             Some(ActiveRule { rule: entry.build(options)?.unwrap_or_else(|error| panic!("{error}")), action })
         });
         let rules: Vec<_> = rules.collect();
@@ -196,6 +193,7 @@ impl Gate {
             profile: self.profile,
             on_unreadable: Action::Warn,
             on_invalid_configuration: Action::Deny,
+            on_weakened_configuration: Action::Warn,
             on_error: Action::Warn,
             max_age: jiff::SignedDuration::MAX,
         }

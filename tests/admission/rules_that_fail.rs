@@ -1,7 +1,7 @@
 //! A rule that panics.
 
 use portcullis::model::Change;
-use portcullis::rules::{Action, ActiveRule, Finding, Meta, Moment, Rule, Scope, Severity, View, Violation};
+use portcullis::rules::{Action, ActiveRule, Finding, Meta, Moment, Profile, Rule, Scope, Severity, View, Violation};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,10 @@ impl Rule for Broken {
 
     fn violations(&self, _view: &View<'_>, _scope: &Scope, _out: &mut Vec<Violation>) {
         panic!("this rule is broken");
+    }
+
+    fn loosened(&self, _before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+        Vec::new()
     }
 
     fn explain(&self, _violations: &[Violation], _moment: &Moment<'_>) -> Vec<Finding> {

@@ -1,5 +1,7 @@
 //! What the chart renders, without a cluster.
 
+use portcullis::config;
+use portcullis::yaml::Source;
 use serde_json::{Value, json};
 
 use crate::helm::{chart, helm, object, rendered, shape, shapes};
@@ -34,11 +36,49 @@ fn values_nobody_reads_or_that_mean_nothing_are_refused() {
         ("config.rules.wildcard-ip-block.maxShare=101", "maxShare"),
         ("config.cni.name=flanel", "cni"),
         ("config.waivers.maxDays.high=0", "high"),
+        ("config.waivers.list[0].until=never", "until"),
         ("ports.webhook=0", "webhook"),
     ] {
         let said = rendered(&["--set", set]).expect_err(set);
         assert!(said.contains(named), "{set}: {said}");
     }
+}
+
+#[test]
+fn a_configuration_with_every_section_in_it_is_taken() {
+    let everything = json!({
+        "onError": "deny",
+        "rules": {
+            "missing-default-deny": {
+                "action": "warn", "directions": ["ingress"], "grace": "5m", "unrestrictedPods": [{ "app": "scanner" }],
+            },
+            "wildcard-ip-block": { "maxShare": 50, "allow": ["10.0.0.0/8"], "directions": ["egress"], "everyone": true },
+            "plaintext-mtls": { "newWorkloads": "warn", "grace": "30s", "requireMesh": true },
+            "unreadable-object": { "action": "audit" },
+            "mode-loosened": { "otherNamespaces": "deny" },
+            "weakened-configuration": { "action": "deny" },
+        },
+        "namespaces": { "exempt": ["kube-system", "team-*"] },
+        "dns": { "services": [{ "namespace": "dns", "name": "coredns" }], "addresses": ["169.254.20.10"] },
+        "mesh": { "rootNamespace": "mesh", "injectByDefault": true },
+        "cni": { "name": "calico", "podRanges": ["10.244.0.0/16"] },
+        "waivers": {
+            "maxDays": { "low": 1, "medium": 2, "high": 3, "critical": 4 },
+            "renewals": 0,
+            "list": [{
+                "name": "legacy", "namespace": "shop", "rules": ["NP001"], "match": { "workloads": ["Deployment/cart"] },
+                "owner": "payments", "reason": "moves", "expires": "2026-12-01",
+            }],
+        },
+        "view": { "maxAge": "1m" },
+    });
+    let objects = rendered(&["--set-json", &format!("config={everything}")]).unwrap();
+    let read = config::read(Source::new("portcullis.yaml", configuration(&objects))).unwrap();
+    assert_eq!(read.waivers.list.len(), 1);
+    let schema = config::schema();
+    let sections = schema["properties"].as_object().unwrap().keys();
+    let left_out: Vec<_> = sections.filter(|it| everything.get(it.as_str()).is_none()).collect();
+    assert_eq!(left_out, ["profile", "mode"], "the chart's own values");
 }
 
 #[test]
@@ -63,7 +103,7 @@ fn configuration(objects: &[Value]) -> String {
 fn the_configuration_of_every_shape_is_one_the_gate_takes() {
     for (name, _) in shapes() {
         let text = configuration(&shape(&name));
-        let read = portcullis::config::read(portcullis::yaml::Source::new("portcullis.yaml", text.clone()));
+        let read = config::read(Source::new("portcullis.yaml", text.clone()));
         assert!(read.is_ok(), "{name}: {}\n{text}", read.unwrap_err());
     }
     let warns = configuration(&shape("default"));
@@ -80,9 +120,9 @@ fn the_gates_own_namespace_passes_the_restricted_profile() {
     let mut manifests = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "portcullis" } })];
     manifests.extend(of_gate.cloned());
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": manifests }).to_string();
-    let manifests = portcullis::source::Manifests::of(portcullis::yaml::Source::new("chart", list), "portcullis");
+    let manifests = portcullis::source::Manifests::of(Source::new("chart", list), "portcullis");
     let strict = "{profile: restricted, namespaces: {exempt: []}}";
-    let rules = portcullis::config::read(portcullis::yaml::Source::new("c", strict)).unwrap().rule_set();
+    let rules = config::read(Source::new("c", strict)).unwrap().rule_set();
     let mut findings = rules.judge_all(&manifests.applied_to_empty(), jiff::Timestamp::now());
     findings.retain(|finding| finding.namespace.as_deref() == Some("portcullis"));
     assert!(findings.is_empty(), "{findings:#?}");

@@ -180,4 +180,14 @@ async fn the_gate_does_not_let_itself_be_cut_off_or_switched_off() {
     let refused = plane.kubectl(configured, "").await;
     assert!(!refused.succeeded && refused.stderr.contains("[CL009 invalid-configuration]"), "{refused:?}");
     runs(&plane, "patch configmap gate --namespace gates --patch {\"data\":{\"other\":\"loud\"}}").await;
+
+    let patch = r#"{"data":null,"binaryData":{"portcullis.yaml":"bW9kZTogbG91ZAo="}}"#;
+    let refused = plane.kubectl(["patch", "configmap", "gate", "--namespace", OWN, "--patch", patch], "").await;
+    assert!(!refused.succeeded && refused.stderr.contains("[CL009 invalid-configuration]"), "{refused:?}");
+    let patch = r#"{"data":{"portcullis.yaml":"mode: audit"}}"#;
+    let weakened = plane.kubectl(["patch", "configmap", "gate", "--namespace", OWN, "--patch", patch], "").await;
+    assert!(weakened.succeeded && weakened.stderr.contains("Warning: [CL010 weakened-configuration]"), "{weakened:?}");
+    assert!(weakened.stderr.contains("`mode` falls from `enforce` to `audit`"), "{weakened:?}");
+    let gone = plane.kubectl("delete configmap gate --namespace gates".split(' '), "").await;
+    assert!(gone.succeeded && gone.stderr.contains("the gate's configuration goes"), "{gone:?}");
 }

@@ -11,7 +11,9 @@ use portcullis::admission::{self, Sight};
 use portcullis::cluster::Cluster;
 use portcullis::config::Settings;
 use portcullis::model::Change;
-use portcullis::rules::{Action, ActiveRule, AnyRule, Finding, Meta, Mode, Moment, Scope, Severity, View, Violation};
+use portcullis::rules::{
+    Action, ActiveRule, AnyRule, Finding, Meta, Mode, Moment, Profile, Scope, Severity, View, Violation,
+};
 use portcullis::server::{CertificateSource, Options, Server};
 use portcullis::source::{self, Live};
 use portcullis::telemetry::Telemetry;
@@ -341,6 +343,10 @@ impl AnyRule for Faulty {
 
     fn rests_on_absence(&self, _: &Violation, _: &Moment<'_>) -> bool {
         false
+    }
+
+    fn loosened(&self, _: &Value, _: Profile) -> Vec<(&'static str, bool)> {
+        Vec::new()
     }
 
     fn explain(&self, _: &[Violation], _: &Moment<'_>) -> Vec<Finding> {

@@ -102,6 +102,7 @@ fn rules(on_error: Action) -> Arc<RuleSet> {
         profile: Profile::Baseline,
         on_unreadable: Action::Warn,
         on_invalid_configuration: Action::Deny,
+        on_weakened_configuration: Action::Warn,
         on_error,
         max_age: jiff::SignedDuration::MAX,
     })

@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, Watched, space, words, yaml,
+    Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, space,
+    words, yaml,
 };
 use crate::cluster::NamespaceState;
 use crate::model::{
@@ -230,6 +231,11 @@ impl Rule for DnsBlackhole {
         // that opens: no pod is dark yet, and creating one would be judged.
         let is_early = matches!(violation.subject, Subject::Policy(_)) && moment.change.is_some();
         if violation.badness < badness::CERTAIN || is_unknown || is_early { Action::Warn } else { Action::Deny }
+    }
+
+    fn loosened(&self, _before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+        let Self {} = self;
+        Vec::new()
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {

@@ -11,7 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::cover::{admits_strangers, covers_everything, matches, nameless_pods};
 use super::{
-    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, Watched, space, words, yaml,
+    Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, space,
+    words, yaml,
 };
 use crate::cluster::NamespaceState;
 use crate::model::{
@@ -256,6 +257,20 @@ impl Rule for MissingDefaultDeny {
     /// What is given back is given back by policies that are there.
     fn rests_on_absence(&self, violation: &Violation, _moment: &Moment<'_>) -> bool {
         violation.badness != badness::GIVEN_BACK
+    }
+
+    fn loosened(&self, before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+        let Self { directions, grace, unrestricted_pods } = self;
+        // Fewer labels are carried by more pods.
+        let was_one = |pods: &BTreeMap<String, String>| {
+            let takes_in = |old: &BTreeMap<String, String>| old.iter().all(|(key, value)| pods.get(key) == Some(value));
+            before.unrestricted_pods.iter().any(takes_in)
+        };
+        vec![
+            ("directions", before.directions.iter().any(|it| !directions.contains(it))),
+            ("grace", *grace > before.grace),
+            ("unrestrictedPods", !unrestricted_pods.iter().all(was_one)),
+        ]
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {

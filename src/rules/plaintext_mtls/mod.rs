@@ -267,18 +267,29 @@ impl Rule for PlaintextMtls {
         }
     }
 
+    fn loosened(&self, before: &Self, profile: Profile) -> Vec<(&'static str, bool)> {
+        let Self { new_workloads: _, grace, require_mesh } = self;
+        vec![
+            ("newWorkloads", self.of_new_workloads(profile) < before.of_new_workloads(profile)),
+            ("grace", *grace > before.grace),
+            ("requireMesh", before.require_mesh && !require_mesh),
+        ]
+    }
+
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
         explain::explain(violations, moment)
     }
 }
 
 impl PlaintextMtls {
+    /// What is asked for where something starts weak.
+    fn of_new_workloads(&self, profile: Profile) -> Action {
+        self.new_workloads.unwrap_or(profile.of(Action::Warn, Action::Deny))
+    }
+
     /// What becomes of something that is weak from its beginning.
     fn start(&self, violation: &Violation, now: &Posture<'_>, moment: &Moment<'_>) -> Action {
-        let asked = self.new_workloads.unwrap_or(match moment.profile {
-            Profile::Baseline => Action::Warn,
-            Profile::Restricted => Action::Deny,
-        });
+        let asked = self.of_new_workloads(moment.profile);
         match moment.change {
             // Whoever writes DISABLE makes the default weaker, PERMISSIVE as that is.
             None => match mode_of(violation, now) {

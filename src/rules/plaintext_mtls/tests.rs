@@ -114,16 +114,14 @@ fn restricted() -> Gate {
 
 impl Gate {
     fn rules(&self) -> RuleSet {
-        let action = match self.profile {
-            Profile::Baseline => PlaintextMtls::META.baseline,
-            Profile::Restricted => PlaintextMtls::META.restricted,
-        };
+        let action = self.profile.of(PlaintextMtls::META.baseline, PlaintextMtls::META.restricted);
         RuleSet {
             rules: vec![ActiveRule { rule: Box::new(self.options.clone()), action }],
             environment: self.environment.clone(),
             profile: self.profile,
             on_unreadable: Action::Warn,
             on_invalid_configuration: Action::Deny,
+            on_weakened_configuration: Action::Warn,
             on_error: Action::Warn,
             max_age: jiff::SignedDuration::MAX,
         }

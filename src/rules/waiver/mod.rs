@@ -6,11 +6,13 @@
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{CL_RULE_FAILED, Entry, Meta, RULES, Severity, Subject, View, Violation, entry};
 use crate::cluster::Table;
@@ -70,7 +72,7 @@ fn days<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Err
 }
 
 /// How often a Waiver may be prolonged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Renewals(#[schemars(range(min = 0, max = 100))] pub u8);
 
@@ -81,29 +83,53 @@ impl Default for Renewals {
 }
 
 /// A waiver of the configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GrantedHere {
     /// What to call it.
     #[serde(deserialize_with = "written::name")]
-    #[schemars(with = "String")]
     pub name: Str,
     /// The namespace it is about.
     #[serde(deserialize_with = "written::name")]
-    #[schemars(with = "String")]
     pub namespace: Str,
     #[serde(flatten)]
     terms: Terms,
 }
 
+/// The terms with two fields more. Derived, it would refer to the terms' own schema, in which these
+/// two are fields there are not.
+impl JsonSchema for GrantedHere {
+    fn schema_name() -> Cow<'static, str> {
+        "GrantedHere".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = WaiverTerms::json_schema(generator);
+        schema.insert("description".to_owned(), "A waiver of the configuration.".into());
+        for (field, meaning) in [("name", "What to call it."), ("namespace", "The namespace it is about.")] {
+            let text = json_schema!({ "type": "string", "description": meaning });
+            if let Some(Value::Object(fields)) = schema.get_mut("properties") {
+                fields.insert(field.to_owned(), text.to_value());
+            }
+            if let Some(Value::Array(required)) = schema.get_mut("required") {
+                required.push(field.into());
+            }
+        }
+        schema
+    }
+}
+
 /// The terms of a waiver of the configuration: refused where they can mean nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 struct Terms(WaiverTerms);
 
 impl<'de> Deserialize<'de> for Terms {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let terms = WaiverTerms::deserialize(deserializer)?;
+        // Only what is left of an entry's fields comes here, and serde would pass over what it does not
+        // know of them.
+        let written = serde_json::Map::deserialize(deserializer)?;
+        let terms: WaiverTerms = serde_json::from_value(written.into()).map_err(serde::de::Error::custom)?;
         match unfit(&terms).into_iter().next() {
             Some(Flaw { path, message, help }) => {
                 Err(serde::de::Error::custom(format!("`{}`: {message}\n{help}", path.as_str())))
@@ -187,6 +213,19 @@ impl WaiverSettings {
             true if ends <= now => Standing::Expired(ends),
             true => Standing::Holds(ends),
         }
+    }
+
+    /// What is wrong with those of the configuration that waive nothing, with the entry it is wrong with.
+    /// One that has run out has done its work.
+    pub fn without_effect(&self, now: Timestamp) -> impl Iterator<Item = (String, Flaw)> {
+        let flaws = move |(i, granted): (usize, &GrantedHere)| {
+            let entry = format!("`waivers.list[{i}]` ({}/{})", granted.namespace, granted.name);
+            match self.standing(&granted.waiver(), now) {
+                Standing::Holds(_) | Standing::Expired(_) => Vec::new(),
+                Standing::Invalid(flaws) => flaws.into_iter().map(|flaw| (entry.clone(), flaw)).collect(),
+            }
+        };
+        self.list.iter().enumerate().flat_map(flaws)
     }
 
     /// That a waiver reaches too far: from now, or from when it was created.

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Aspect, Barrier, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, Watched};
+use super::{
+    Action, Aspect, Barrier, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched,
+};
 use crate::cluster::Cluster;
 use crate::mesh::Mode;
 use crate::model::{
@@ -220,6 +222,11 @@ impl Rule for WebhookCutOff {
             Aspect::CutOff(_, Barrier::Policies) if is_foreign => Action::Warn,
             _ => Action::Deny,
         }
+    }
+
+    fn loosened(&self, _before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+        let Self {} = self;
+        Vec::new()
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::space::{self, METADATA_SERVICE, share};
 use super::{
-    Action, Aspect, Finding, Meta, Moment, Rule, Scope, Severity, Subject, View, Violation, Watched, words, yaml,
+    Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, words,
+    yaml,
 };
 use crate::cluster::NamespaceState;
 use crate::model::{
@@ -192,6 +193,17 @@ impl Rule for WildcardIpBlock {
     /// What is too wide is there.
     fn rests_on_absence(&self, _violation: &Violation, _moment: &Moment<'_>) -> bool {
         false
+    }
+
+    fn loosened(&self, before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+        let Self { max_share, allow, directions, everyone } = self;
+        let was_allowed = |range: &IpNet| before.allow.iter().any(|old| old.contains(range));
+        vec![
+            ("maxShare", *max_share > before.max_share),
+            ("allow", !allow.iter().all(was_allowed)),
+            ("directions", before.directions.iter().any(|it| !directions.contains(it))),
+            ("everyone", before.everyone && !everyone),
+        ]
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
