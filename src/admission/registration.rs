@@ -155,6 +155,13 @@ impl Registration {
         Some(Self { object, reasons, notes })
     }
 
+    /// All conditions by which nothing is left out that a rule reads, as `matchConditions` of any
+    /// registration of a gate in these surroundings.
+    pub fn conditions(rules: &RuleSet) -> Vec<Value> {
+        let all = RESOURCES.iter().map(|resource| (resource.what, BTreeSet::new())).collect();
+        conditions(rules, &all)
+    }
+
     /// As YAML, with the reasons as comments.
     pub fn yaml(&self) -> String {
         yaml::block(&self.object, &self.reasons)

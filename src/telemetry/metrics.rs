@@ -150,7 +150,7 @@ const WEBHOOK_STATE: Metric = Metric {
     name: "portcullis_webhook_state",
     kind: Kind::Gauge,
     labels: &["state"],
-    help: "What holds of the webhook configuration, 1 or 0: `registered`, it is there; `trusted`, its `caBundle` verifies the served certificate; `proved`, the last probe through the API server was denied as it must be; `failing_closed`, its `failurePolicy` is `Fail`; `covers_rules`, it asks about all that the rules judge.",
+    help: "What holds of the webhook configuration, 1 or 0: `registered`, it is there; `trusted`, its `caBundle` verifies the served certificate; `proved`, the last probe through the API server was denied as it must be; `failing_closed`, its `failurePolicy` is `Fail`; `covers_rules`, it asks about all that the rules judge; `whole`, it leaves out nothing but what the configuration exempts and what no rule reads.",
 };
 
 const WEBHOOK_REPAIRS: Metric = Metric {
@@ -402,18 +402,24 @@ pub enum WebhookState {
     FailingClosed,
     /// It asks about all that the rules judge.
     CoversRules,
+    /// It leaves out no namespace, object or change but what the configuration exempts and no rule
+    /// reads.
+    Whole,
 }
 
 impl WebhookState {
-    const ALL: [Self; 5] = [Self::Registered, Self::Trusted, Self::Proved, Self::FailingClosed, Self::CoversRules];
+    const ALL: [Self; 6] =
+        [Self::Registered, Self::Trusted, Self::Proved, Self::FailingClosed, Self::CoversRules, Self::Whole];
 
-    const fn as_str(self) -> &'static str {
+    /// `registered`, `trusted`, …
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Registered => "registered",
             Self::Trusted => "trusted",
             Self::Proved => "proved",
             Self::FailingClosed => "failing_closed",
             Self::CoversRules => "covers_rules",
+            Self::Whole => "whole",
         }
     }
 }

@@ -4,7 +4,7 @@
 //! Patches carry the version they were made from, so that whoever changed the object in between is
 //! not overruled by what was read before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -41,7 +41,34 @@ struct Entry {
     name: String,
     client_config: ClientConfig,
     failure_policy: Option<String>,
+    match_policy: Option<String>,
+    namespace_selector: Selector,
+    object_selector: Selector,
     rules: Vec<Rule>,
+    match_conditions: Vec<Condition>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Selector {
+    match_labels: BTreeMap<String, String>,
+    match_expressions: Vec<Requirement>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Requirement {
+    key: String,
+    operator: String,
+    values: BTreeSet<String>,
+}
+
+/// `matchConditions[*]`: all must hold, so that one more leaves out more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Condition {
+    name: String,
+    expression: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,6 +137,42 @@ impl Entry {
         trust::certificates(&STANDARD.decode(encoded).unwrap_or_default())
     }
 
+    fn is_guard(&self) -> bool {
+        self.name == GUARD
+    }
+
+    /// What it leaves out that another, for the same, does not. `known` are the conditions by which
+    /// nothing is left out that a rule reads.
+    fn leaves_out(&self, ideal: &Self, known: &[Condition]) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.match_policy.as_deref() == Some("Exact") {
+            found.push("other versions of the same objects (`matchPolicy: Exact`)".to_owned());
+        }
+        let Selector { match_labels, match_expressions } = &self.object_selector;
+        if !match_labels.is_empty() || !match_expressions.is_empty() {
+            found.push("objects by their labels (`objectSelector`)".to_owned());
+        }
+        let Selector { match_labels, match_expressions } = &self.namespace_selector;
+        let labels = match_labels.iter().map(|(key, value)| format!("namespaces without `{key}={value}`"));
+        found.extend(labels);
+        for Requirement { key, operator, values } in match_expressions {
+            let same = ideal.namespace_selector.match_expressions.iter().find(|it| it.key == *key);
+            let meant = same.filter(|it| it.operator == *operator).map(|it| &it.values);
+            let more: Vec<_> = match (operator.as_str(), meant) {
+                ("NotIn", Some(meant)) => values.difference(meant).collect(),
+                ("In", Some(meant)) => meant.difference(values).collect(),
+                _ => {
+                    found.push(format!("namespaces by `{key}` (`namespaceSelector`)"));
+                    continue;
+                }
+            };
+            found.extend(more.into_iter().map(|name| format!("namespace `{name}`")));
+        }
+        let others = self.match_conditions.iter().filter(|condition| !known.contains(condition));
+        found.extend(others.map(|it| format!("what the condition `{}` is not true of", it.name)));
+        found
+    }
+
     fn failure_policy(&self) -> FailurePolicy {
         // What an API server takes where nothing is said.
         if self.failure_policy.as_deref() == Some("Ignore") { FailurePolicy::Ignore } else { FailurePolicy::Fail }
@@ -132,6 +195,11 @@ impl Registered {
             injector: INJECTORS.iter().find(|it| annotations.contains_key(**it)).map(|it| (*it).to_owned()),
             entries: entries.into_iter().filter(is_own).collect(),
         }
+    }
+
+    /// Whether it has the entry for the namespaces of cluster DNS and of the gate itself.
+    pub(super) fn has_guard(&self) -> bool {
+        self.entries.iter().any(Entry::is_guard)
     }
 
     /// Whether no webhook of it leads to the gate.
@@ -171,7 +239,7 @@ impl Registered {
     /// The patch that sets the failure policy; nothing where it is set.
     pub(super) fn with_failure_policy(&self, policy: FailurePolicy) -> Option<Value> {
         self.patch(|entry| {
-            let concerned = entry.name != GUARD && entry.failure_policy() != policy;
+            let concerned = !entry.is_guard() && entry.failure_policy() != policy;
             concerned.then(|| json!({ "failurePolicy": policy.as_str() }))
         })
     }
@@ -235,6 +303,17 @@ impl Registered {
         };
         let missing: BTreeSet<_> = ideal.asks().into_iter().filter(|wanted| !asked(wanted)).collect();
         missing.into_iter().map(|(_, resource, operation)| format!("{operation} {resource}")).collect()
+    }
+
+    /// What this registration leaves out that another does not, whatever it asks about: namespaces,
+    /// objects, and what conditions are not true of.
+    pub(super) fn leaves_out(&self, ideal: &Self, known: &[Condition]) -> Vec<String> {
+        let beside = |entry: &Entry| {
+            let ideal = ideal.entries.iter().find(|it| it.is_guard() == entry.is_guard())?;
+            Some(entry.leaves_out(ideal, known))
+        };
+        let found: BTreeSet<_> = self.entries.iter().filter_map(beside).flatten().collect();
+        found.into_iter().collect()
     }
 
     fn asks(&self) -> Vec<(String, String, String)> {
@@ -322,6 +401,59 @@ mod tests {
         assert_eq!(patch["webhooks"], json!([{ "name": "gate", "failurePolicy": "Fail" }]));
         assert_eq!(registered.with_failure_policy(FailurePolicy::Ignore), None);
         assert!(!registered.fails_closed());
+    }
+
+    #[test]
+    fn whatever_narrows_it_is_named_and_what_follows_from_the_configuration_is_not() {
+        let selector = |operator: &str, values: Value| json!({ "matchExpressions": [{ "key": "kubernetes.io/metadata.name", "operator": operator, "values": values }] });
+        let client = json!({ "url": "https://gate" });
+        let ideal = json!([
+            { "name": "gate", "clientConfig": client, "namespaceSelector": selector("NotIn", json!(["a", "b"])) },
+            { "name": GUARD, "clientConfig": client, "namespaceSelector": selector("In", json!(["a", "b"])) },
+        ]);
+        let known: Vec<Condition> = serde_json::from_value(json!([{ "name": "c", "expression": "x" }])).unwrap();
+        let ideal = read(&ideal, &json!({}));
+        let narrowed = |name: &str, field: &str, value: Value| {
+            let mut entry = json!({ "name": name, "clientConfig": client });
+            entry[field] = value;
+            read(&json!([entry]), &json!({})).leaves_out(&ideal, &known)
+        };
+        for (name, field, value, left_out) in [
+            ("gate", "namespaceSelector", selector("NotIn", json!(["b", "shop"])), "namespace `shop`"),
+            (
+                "gate",
+                "namespaceSelector",
+                selector("In", json!(["shop"])),
+                "namespaces by `kubernetes.io/metadata.name` (`namespaceSelector`)",
+            ),
+            (GUARD, "namespaceSelector", selector("In", json!(["a"])), "namespace `b`"),
+            ("gate", "namespaceSelector", json!({ "matchLabels": { "team": "a" } }), "namespaces without `team=a`"),
+            (
+                "gate",
+                "objectSelector",
+                json!({ "matchLabels": { "team": "a" } }),
+                "objects by their labels (`objectSelector`)",
+            ),
+            ("gate", "matchPolicy", json!("Exact"), "other versions of the same objects (`matchPolicy: Exact`)"),
+            (
+                "gate",
+                "matchConditions",
+                json!([{ "name": "c", "expression": "y" }]),
+                "what the condition `c` is not true of",
+            ),
+        ] {
+            assert_eq!(narrowed(name, field, value), [left_out], "{name} {field}");
+        }
+        for (name, field, value) in [
+            ("gate", "namespaceSelector", selector("NotIn", json!(["b"]))),
+            ("gate", "namespaceSelector", json!({})),
+            (GUARD, "namespaceSelector", selector("In", json!(["a", "b", "c"]))),
+            ("gate", "objectSelector", json!({})),
+            ("gate", "matchPolicy", json!("Equivalent")),
+            ("gate", "matchConditions", json!([{ "name": "c", "expression": "x" }])),
+        ] {
+            assert_eq!(narrowed(name, field, value), [""; 0], "{name} {field}");
+        }
     }
 
     #[test]

@@ -93,20 +93,27 @@ impl Keeper {
             own_namespace: Some(namespace),
             timeout: 5,
             failure_policy: admission::FailurePolicy::Ignore,
-            guard: false,
+            guard: here.has_guard(),
         };
-        let ideal = Registration::of(&self.rules.borrow(), &options);
+        let (ideal, known) = {
+            let rules = self.rules.borrow();
+            (Registration::of(&rules, &options), Registration::conditions(&rules))
+        };
         let ideal = ideal.and_then(|it| serde_json::from_value::<DynamicObject>(it.object).ok());
-        let lacks = ideal.map(|ideal| here.lacks(&Registered::of(&ideal, None))).unwrap_or_default();
-        self.telemetry.metrics.webhook_state(WebhookState::CoversRules, lacks.is_empty());
-        if lacks.is_empty() {
-            self.settled("rules");
+        let ideal = ideal.map(|ideal| Registered::of(&ideal, None));
+        let known: Vec<_> = known.into_iter().filter_map(|it| serde_json::from_value(it).ok()).collect();
+        let lacks = ideal.as_ref().map(|ideal| here.lacks(ideal)).unwrap_or_default();
+        self.covers(WebhookState::CoversRules, "does not ask about what the rules judge", &lacks);
+        let leaves_out = ideal.as_ref().map(|ideal| here.leaves_out(ideal, &known)).unwrap_or_default();
+        self.covers(WebhookState::Whole, "leaves out what the configuration does not exempt", &leaves_out);
+    }
+
+    fn covers(&mut self, state: WebhookState, otherwise: &str, missing: &[String]) {
+        self.telemetry.metrics.webhook_state(state, missing.is_empty());
+        if missing.is_empty() {
+            self.settled(state.as_str());
         } else {
-            let lacks = lacks.join(", ");
-            self.complain(
-                "rules",
-                &format!("the webhook configuration does not ask about what the rules judge: {lacks}"),
-            );
+            self.complain(state.as_str(), &format!("the webhook configuration {otherwise}: {}", missing.join(", ")));
         }
     }
 

@@ -277,6 +277,27 @@ fn a_disruption_budget_is_there_where_one_replica_may_go() {
 }
 
 #[test]
+fn no_alert_is_about_what_the_values_ask_for() {
+    let alerts = |words: &[&str]| {
+        let words: Vec<_> = ["--set", "prometheusRule.enabled=true"].iter().chain(words).copied().collect();
+        let objects = rendered(&words).unwrap();
+        let rules = object(&objects, "PrometheusRule", "portcullis")["spec"]["groups"][0]["rules"].clone();
+        rules.as_array().unwrap().iter().map(|it| it["alert"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = alerts(&[]);
+    for (set, alert) in [
+        ("audit.enabled=false", "PortcullisAuditStale"),
+        ("probe.namespace=", "PortcullisNotProved"),
+        ("webhook.namespaceSelector.matchLabels.team=a", "PortcullisRegistrationNarrowed"),
+        ("webhook.objectSelector.matchLabels.team=a", "PortcullisRegistrationNarrowed"),
+    ] {
+        let left: Vec<_> = all.iter().filter(|name| *name != alert).cloned().collect();
+        assert_eq!(alerts(&["--set", set]), left, "{set}");
+        assert_ne!(all, left, "{alert}");
+    }
+}
+
+#[test]
 fn every_alert_has_a_page_in_the_runbook_and_rests_on_metrics_there_are() {
     let objects = shape("monitoring");
     let runbook = std::fs::read_to_string(chart().join("RUNBOOK.md")).unwrap();

@@ -92,13 +92,32 @@ async fn with_the_rights_it_asks_for_and_no_others_a_gate_sets_itself_up_and_kee
     assert_eq!(trusted().await, home.member("ca.crt").await);
     assert!(gate.metric("portcullis_webhook_repairs_total", "ca_bundle").await >= 2.0);
 
+    let is_whole = async || gate.metric("portcullis_webhook_state", "whole").await > 0.0;
+    let left_out = |what: &str| {
+        let complaints = gate.logged("upkeep is held up");
+        let mut told = complaints.iter().filter(|line| line["matter"] == "whole");
+        told.any(|line| line["why"].as_str().unwrap().contains(what))
+    };
+    assert!(!is_whole().await && left_out("namespaces without `gate=alone`"));
+    home.patch(json!({ "namespaceSelector": { "matchLabels": null } })).await;
+    eventually("nothing is left out that is not exempt", async || is_whole().await.then_some(())).await;
+    home.patch(json!({
+        "namespaceSelector": { "matchExpressions": [
+            { "key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["kube-system", "shop"] },
+        ] },
+        "matchConditions": [{ "name": "not-now", "expression": "false" }],
+    }))
+    .await;
+    eventually("what it leaves out is told", async || (!is_whole().await).then_some(())).await;
+    assert!(left_out("namespace `shop`") && left_out("the condition `not-now`"));
+
     home.patch(json!({ "rules": [] })).await;
     eventually("what it is no longer asked about is told", async || {
         (gate.metric("portcullis_webhook_state", "covers_rules").await <= 0.0).then_some(())
     })
     .await;
     let complaints = gate.logged("upkeep is held up");
-    let told = complaints.iter().find(|line| line["matter"] == "rules").unwrap();
+    let told = complaints.iter().find(|line| line["matter"] == "covers_rules").unwrap();
     assert!(told["why"].as_str().unwrap().contains("CREATE networkpolicies"), "{told}");
 }
 
