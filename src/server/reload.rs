@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::config;
 use crate::rules::RuleSet;
 use crate::telemetry::Metrics;
 
@@ -93,9 +94,13 @@ pub async fn follow_config(
     metrics.config_current(true);
     loop {
         timer.tick().await;
+        let mut weakened: Vec<String> = Vec::new();
         let look = files
             .look(|[bytes]| {
-                rules.send_replace(Arc::new(load(bytes)?));
+                let taken = load(bytes)?;
+                let before = rules.borrow().clone();
+                weakened = config::weakened(&taken, &before).iter().map(ToString::to_string).collect();
+                rules.send_replace(Arc::new(taken));
                 Ok(())
             })
             .await;
@@ -103,6 +108,10 @@ pub async fn follow_config(
             Look::Taken => {
                 metrics.config_reloaded(true);
                 tracing::info!(path = %path.display(), "configuration reloaded");
+                if !weakened.is_empty() {
+                    let by = weakened.join("; ");
+                    tracing::warn!(by, "the configuration lets more pass than before");
+                }
             }
             Look::Refused(error) => {
                 metrics.config_reloaded(false);

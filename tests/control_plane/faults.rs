@@ -417,3 +417,23 @@ async fn a_rule_that_panics_leaves_the_answer_to_the_configuration_and_the_other
 }
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_configuration_that_is_taken_says_in_the_log_what_lets_more_pass_and_what_has_no_effect() {
+    let gate = Gate::start(Setup { config: "mode: enforce", ..Setup::default() }).await;
+    gate.configure(
+        "mode: audit\nwaivers: {list: [{name: a, namespace: shop, rules: [NP001], match: {}, owner: a, reason: b, expires: 2999-01-01}]}",
+    );
+    let logged = async |message: &str| eventually(message, async || gate.logged(message).into_iter().next()).await;
+    let weakened = logged("the configuration lets more pass than before").await;
+    assert_eq!(
+        (&weakened["level"], &weakened["by"]),
+        (&json!("WARN"), &json!("`mode` falls from `enforce` to `audit`"))
+    );
+    let void = logged("a waiver of the configuration has no effect").await;
+    assert_eq!((&void["entry"], &void["field"]), (&json!("`waivers.list[0]` (shop/a)"), &json!("expires")));
+
+    gate.configure("mode: enforce");
+    eventually("it is taken", async || (gate.logged("configuration reloaded").len() == 2).then_some(())).await;
+    assert_eq!(gate.logged("the configuration lets more pass than before").len(), 1);
+}

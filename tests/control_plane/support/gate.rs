@@ -143,6 +143,11 @@ impl Gate {
         Self { webhook, operations, process, folder, _certificate: own }
     }
 
+    /// Puts another configuration in place of the one it runs with.
+    pub(crate) fn configure(&self, config: &str) {
+        self.folder.write("config.yaml", config);
+    }
+
     /// The log's lines with this message.
     pub(crate) fn logged(&self, message: &str) -> Vec<serde_json::Value> {
         logged(&self.process.output(), message).collect()
