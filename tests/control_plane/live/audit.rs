@@ -10,36 +10,20 @@ use serde_json::{Value, json};
 
 use crate::support::{BINARY, ControlPlane, Gate, Knows, Setup, eventually};
 
-/// `wgpolicyk8s.io` as far as its definition says what is stored: everything, as it was written.
-const WGPOLICY: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: policyreports.wgpolicyk8s.io}
-spec:
-  group: wgpolicyk8s.io
-  scope: Namespaced
-  names: {kind: PolicyReport, listKind: PolicyReportList, plural: policyreports, singular: policyreport}
-  versions: [{name: v1alpha2, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
----
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: clusterpolicyreports.wgpolicyk8s.io}
-spec:
-  group: wgpolicyk8s.io
-  scope: Cluster
-  names: {kind: ClusterPolicyReport, listKind: ClusterPolicyReportList, plural: clusterpolicyreports, singular: clusterpolicyreport}
-  versions: [{name: v1alpha2, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
-";
-
-/// The definitions of `openreports.io`, as they are published.
-fn openreports() -> String {
+/// The definitions of reports of a group, as they are published.
+fn definitions(group: &str) -> String {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/helm/build");
     let built = Command::new(script).output().unwrap();
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let helm = PathBuf::from(String::from_utf8(built.stdout).unwrap().trim_end());
-    let folder = helm.parent().unwrap().join("openreports");
-    let files = ["openreports.io_reports.yaml", "openreports.io_clusterreports.yaml"];
-    files.map(|name| std::fs::read_to_string(folder.join(name)).unwrap()).join("\n---\n")
+    let files = std::fs::read_dir(helm.with_file_name(group)).unwrap().map(|file| file.unwrap().path());
+    let read: Vec<_> = files.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    assert_eq!(read.len(), 2, "one for namespaces, one for the cluster");
+    read.join("\n---\n")
+}
+
+fn openreports() -> String {
+    definitions("openreports")
 }
 
 const OPEN: &str = "
@@ -146,11 +130,13 @@ async fn reports_are_of_the_older_kind_where_only_that_is_installed_and_move_to_
     audited_again(&gate).await;
     // None is installed, and nothing fails for it.
     assert!(gate.metric("portcullis_audit_last_success_timestamp_seconds", "").await > 0.0);
-    plane.apply(WGPOLICY).await;
+    plane.apply(&definitions("wgpolicyk8s")).await;
     plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: more}}").await;
     let older = report(&plane, "policyreports.wgpolicyk8s.io", |_| true).await;
     assert_eq!(result(&older, "missing-default-deny")["result"], "fail");
-    assert!(older.get("source").is_none());
+    assert_eq!(result(&older, "missing-default-deny")["severity"], "high");
+    assert!(older["summary"]["fail"].as_i64() > Some(0) && older["scope"]["name"] == "shop", "{older}");
+    report(&plane, "clusterpolicyreports.wgpolicyk8s.io", |_| true).await;
     plane.apply(&openreports()).await;
     plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: again}}").await;
     report(&plane, "reports.openreports.io", |it| it["summary"]["fail"] == 1).await;
