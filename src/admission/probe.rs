@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Sight;
 use crate::cluster::Cluster;
-use crate::rules::{Action, ActiveRule, Environment, Profile, RULES, RuleSet};
+use crate::rules::{Action, ActiveRule, Environment, NamespaceSettings, Profile, RULES, RuleSet};
 
 /// The annotation that makes a dry run a probe, whatever its value.
 pub const PROBE: &str = "portcullis.dev/probe";
@@ -28,7 +28,7 @@ static RULES_OF_PROBES: LazyLock<RuleSet> = LazyLock::new(|| RuleSet {
             (action > Action::Off).then_some(ActiveRule { rule, action })
         })
         .collect(),
-    environment: Environment::default(),
+    environment: Environment { namespaces: NamespaceSettings { exempt: Vec::new() }, ..Environment::default() },
     profile: Profile::Restricted,
     on_unreadable: Action::Deny,
     on_invalid_configuration: Action::Deny,

@@ -22,6 +22,15 @@ spec:
     .with("dryRun", true)
 }
 
+#[test]
+fn a_probe_is_denied_in_a_namespace_that_is_exempt_unless_something_is_said() {
+    for namespace in ["portcullis", "kube-public"] {
+        let mut probe = probe().with("namespace", namespace);
+        probe.request["object"]["metadata"]["namespace"] = namespace.into();
+        gate(OPEN).denies(&probe);
+    }
+}
+
 /// The configurations that let the most through.
 const LENIENT: [&str; 4] = [
     "mode: warn",

@@ -123,6 +123,26 @@ async fn a_namespace_in_which_something_else_runs_is_not_closed_unawares() {
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
+#[tokio::test]
+async fn a_probe_where_the_webhook_is_not_asked_is_refused_by_the_namespaces_own_labels() {
+    let plane = ControlPlane::new().await;
+    plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: a}}}").await;
+    let (chart, kubeconfig) = (chart(), plane.kubeconfig().to_str().unwrap().to_owned());
+    let words = ["install", "portcullis", chart.to_str().unwrap(), "--namespace", "portcullis", "--create-namespace"];
+    let selector = "webhook.namespaceSelector.matchExpressions[0]";
+    let selector = format!("{selector}.key=team,{selector}.operator=In,{selector}.values={{a,b}}");
+    let words = [&words[..], &["--kubeconfig", &kubeconfig, "--set", &selector]].concat();
+    let said = helm(&words);
+    let err = String::from_utf8_lossy(&said.stderr);
+    assert!(
+        !said.status.success()
+            && err.contains(r#"`default` does not meet `webhook.namespaceSelector`: team In ["a","b"]"#),
+        "{err}"
+    );
+    let said = helm([&words[..], &["--set", "probe.namespace=shop"]].concat());
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+}
+
 /// A kubeconfig for the release's service account: whatever it does, it does with the chart's rights.
 async fn as_the_gate(plane: &ControlPlane, folder: &Folder) -> PathBuf {
     let token = plane.kubectl(["create", "token", "portcullis", "-n", "portcullis"], "").await.stdout;

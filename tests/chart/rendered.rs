@@ -86,8 +86,21 @@ fn what_would_not_work_is_said_before_it_is_tried() {
     let fails = |words: &[&str]| rendered(words).expect_err(&words.join(" "));
     let said = fails(&["--namespace", "kube-system"]);
     assert!(said.contains("the gate cannot run in kube-system") && said.contains("--create-namespace"), "{said}");
-    let said = fails(&["--set", "probe.namespace=portcullis"]);
-    assert!(said.contains("the gate's own namespace is left out"), "{said}");
+    for (set, why) in [
+        ("probe.namespace=portcullis", "`portcullis` is the gate's own namespace"),
+        ("probe.namespace=kube-system", "`kube-system` is one the cluster heals with"),
+        ("config.namespaces.exempt={default}", "`default` is exempt by `config.namespaces.exempt`"),
+        ("webhook.objectSelector.matchLabels.team=a", "carries no labels and would not be sent: team=a"),
+    ] {
+        let said = fails(&["--set", set]);
+        assert!(said.contains(why) && said.contains("`Ignore`"), "{set}: {said}");
+        rendered(&["--set", set, "--set", "probe.namespace="]).unwrap();
+    }
+    // A pattern leaves out nothing that the API server could know of, and the mesh's root is sent all the same.
+    rendered(&["--set", "config.namespaces.exempt={def*}"]).unwrap();
+    rendered(&["--set", "config.namespaces.exempt={istio-system},probe.namespace=istio-system"]).unwrap();
+    let unlabelled = "webhook.objectSelector.matchExpressions[0]";
+    rendered(&["--set", &format!("{unlabelled}.key=team,{unlabelled}.operator=DoesNotExist")]).unwrap();
     let said = fails(&["--set", "certificates.mode=secret"]);
     assert!(said.contains("certificates.secret.name"), "{said}");
     let said = fails(&["--set", "config.mode=enforce"]);
@@ -113,20 +126,37 @@ fn the_configuration_of_every_shape_is_one_the_gate_takes() {
 }
 
 #[test]
-fn the_gates_own_namespace_passes_the_restricted_profile() {
-    let objects = shape("default");
-    let of_gate =
-        objects.iter().filter(|it| matches!(it["kind"].as_str().unwrap(), "Deployment" | "Service" | "NetworkPolicy"));
-    let mut manifests = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "portcullis" } })];
-    manifests.extend(of_gate.cloned());
-    let list = json!({ "apiVersion": "v1", "kind": "List", "items": manifests }).to_string();
-    let manifests = portcullis::source::Manifests::of(Source::new("chart", list), "portcullis");
-    let strict = "{profile: restricted, namespaces: {exempt: []}}";
-    let rules = config::read(Source::new("c", strict)).unwrap().rule_set();
-    let mut findings = rules.judge_all(&manifests.applied_to_empty(), jiff::Timestamp::now());
-    findings.retain(|finding| finding.namespace.as_deref() == Some("portcullis"));
-    assert!(findings.is_empty(), "{findings:#?}");
-    assert!(manifests.objects() >= 4, "the rules read it");
+fn the_gates_own_namespace_passes_the_restricted_profile_wherever_names_are_resolved() {
+    let elsewhere = json!({ "services": [{ "namespace": "dns", "name": "resolver" }] });
+    let address = json!({ "addresses": ["169.254.20.10", "fd00::10"] });
+    let both = json!({ "services": [{ "namespace": "dns", "name": "resolver" }], "addresses": ["169.254.20.10"] });
+    for dns in [json!({}), elsewhere, address, both] {
+        let objects = rendered(&["--set-json", &format!("config.dns={dns}")]).unwrap();
+        let of_gate = |it: &&Value| matches!(it["kind"].as_str().unwrap(), "Deployment" | "Service" | "NetworkPolicy");
+        let mut manifests = vec![
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "portcullis" } }),
+            // Its pods answer where no other cluster DNS does.
+            json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": { "name": "resolver", "namespace": "dns" },
+                "spec": {
+                    "selector": { "app": "resolver" },
+                    "ports": [
+                        { "name": "udp", "port": 53, "targetPort": 5399, "protocol": "UDP" },
+                        { "name": "tcp", "port": 53, "targetPort": 5399, "protocol": "TCP" },
+                    ],
+                },
+            }),
+        ];
+        manifests.extend(objects.iter().filter(of_gate).cloned());
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": manifests }).to_string();
+        let manifests = portcullis::source::Manifests::of(Source::new("chart", list), "portcullis");
+        let strict = format!("{{profile: restricted, namespaces: {{exempt: []}}, dns: {dns}}}");
+        let rules = config::read(Source::new("c", strict)).unwrap().rule_set();
+        let mut findings = rules.judge_all(&manifests.applied_to_empty(), jiff::Timestamp::now());
+        findings.retain(|finding| finding.namespace.as_deref() == Some("portcullis"));
+        assert!(findings.is_empty(), "{dns}: {findings:#?}");
+        assert!(manifests.objects() >= 5, "the rules read it");
+    }
 }
 
 #[test]
@@ -277,6 +307,27 @@ fn a_disruption_budget_is_there_where_one_replica_may_go() {
 }
 
 #[test]
+fn monitoring_comes_where_its_operator_is_installed_unless_somebody_says_otherwise() {
+    let kinds = |words: &[&str]| {
+        let objects = rendered(words).unwrap();
+        let is_monitoring = |it: &&Value| {
+            let kind = it["kind"].as_str().unwrap();
+            matches!(kind, "ServiceMonitor" | "PrometheusRule") || it["metadata"]["name"] == "portcullis-dashboard"
+        };
+        objects.iter().filter(is_monitoring).count()
+    };
+    let installed = ["--api-versions", "monitoring.coreos.com/v1"];
+    let all = |value: &str| {
+        ["serviceMonitor", "prometheusRule", "grafana"].map(|it| format!("{it}.enabled={value}")).join(",")
+    };
+    assert_eq!(kinds(&[]), 0);
+    assert_eq!(kinds(&installed), 3);
+    assert_eq!(kinds(&[&installed[..], &["--set", &all("false")]].concat()), 0);
+    assert_eq!(kinds(&["--set", &all("true")]), 3);
+    rendered(&["--set", "grafana.enabled=always"]).unwrap_err();
+}
+
+#[test]
 fn no_alert_is_about_what_the_values_ask_for() {
     let alerts = |words: &[&str]| {
         let words: Vec<_> = ["--set", "prometheusRule.enabled=true"].iter().chain(words).copied().collect();
@@ -289,7 +340,10 @@ fn no_alert_is_about_what_the_values_ask_for() {
         ("audit.enabled=false", "PortcullisAuditStale"),
         ("probe.namespace=", "PortcullisNotProved"),
         ("webhook.namespaceSelector.matchLabels.team=a", "PortcullisRegistrationNarrowed"),
-        ("webhook.objectSelector.matchLabels.team=a", "PortcullisRegistrationNarrowed"),
+        (
+            "webhook.objectSelector.matchExpressions[0].key=a,webhook.objectSelector.matchExpressions[0].operator=DoesNotExist",
+            "PortcullisRegistrationNarrowed",
+        ),
     ] {
         let left: Vec<_> = all.iter().filter(|name| *name != alert).cloned().collect();
         assert_eq!(alerts(&["--set", set]), left, "{set}");

@@ -59,3 +59,67 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "portcullis.probes" -}}
 {{- if .Values.probe.namespace }}true{{ end -}}
 {{- end }}
+
+{{/* The namespaces the webhook leaves out, as a list. */}}
+{{- define "portcullis.excluded" -}}
+{{- $config := include "portcullis.config" . | fromYaml -}}
+{{- $root := ($config.mesh | default dict).rootNamespace | default "istio-system" -}}
+{{- /* Names, and no patterns: a selector knows only whole names. */ -}}
+{{- $excluded := list "kube-system" "kube-public" "kube-node-lease" -}}
+{{- range ($config.namespaces | default dict).exempt -}}
+{{- if not (hasSuffix "*" .) -}}{{- $excluded = append $excluded . -}}{{- end -}}
+{{- end -}}
+{{- /* The policies of the mesh's root hold for the whole mesh, exempt or not. */ -}}
+{{ append (without $excluded $root) .Release.Namespace | uniq | sortAlpha | toYaml }}
+{{- end }}
+
+{{/* What of a selector these labels do not meet; nothing where they meet all of it. Takes `selector` and `labels`. */}}
+{{- define "portcullis.unmet" -}}
+{{- $labels := .labels | default dict -}}
+{{- range $key, $value := .selector.matchLabels -}}
+{{- if ne (get $labels $key) $value }} {{ $key }}={{ $value }}{{ end -}}
+{{- end -}}
+{{- range .selector.matchExpressions -}}
+{{- $has := hasKey $labels .key -}}
+{{- $in := and $has (has (get $labels .key) (.values | default list)) -}}
+{{- if or (and (eq .operator "In") (not $in)) (and (eq .operator "NotIn") $in) (and (eq .operator "Exists") (not $has)) (and (eq .operator "DoesNotExist") $has) }} {{ .key }} {{ .operator }}{{ with .values }} {{ toJson . }}{{ end }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{/* What resolves names, as rules of egress: what the configuration names, else what cluster DNS usually is. */}}
+{{- define "portcullis.toDns" -}}
+{{- $dns := (include "portcullis.config" . | fromYaml).dns | default dict -}}
+{{- range $dns.addresses }}
+- ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+  to:
+    - ipBlock: {cidr: {{ printf "%s/%d" . (contains ":" . | ternary 128 32) }}}
+{{- end }}
+{{- range $dns.services }}
+# Which of its pods answer, and on which port, the Service knows and the chart does not.
+- to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ .namespace }}
+{{- end }}
+{{- if not (or $dns.addresses $dns.services) }}
+- ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+  to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: kube-system
+      podSelector:
+        matchLabels:
+          k8s-app: kube-dns
+{{- end }}
+{{- end }}
+
+{{/* Whether something for Prometheus' operator is wanted: `auto` is where its API is installed. Takes `enabled` and `root`. */}}
+{{- define "portcullis.monitored" -}}
+{{- if eq (toString .enabled) "auto" -}}
+{{- if .root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1" }}true{{ end -}}
+{{- else if .enabled }}true{{ end -}}
+{{- end }}
