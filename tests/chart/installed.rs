@@ -203,6 +203,14 @@ async fn a_release_proves_itself_guards_and_is_upgraded_under_load_with_the_righ
         (entry["failurePolicy"] == "Fail" && entry["clientConfig"]["caBundle"].is_string()).then_some(())
     })
     .await;
+    for gate in &gates {
+        for state in ["covers_rules", "whole"] {
+            eventually("the chart's registration is what the gate would have it be", async || {
+                (gate.metric("portcullis_webhook_state", state).await > 0.0).then_some(())
+            })
+            .await;
+        }
+    }
     eventually("one of them audits", async || {
         let mut audits = false;
         for gate in &gates {
