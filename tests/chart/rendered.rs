@@ -90,7 +90,15 @@ fn what_would_not_work_is_said_before_it_is_tried() {
         ("probe.namespace=portcullis", "`portcullis` is the gate's own namespace"),
         ("probe.namespace=kube-system", "`kube-system` is one the cluster heals with"),
         ("config.namespaces.exempt={default}", "`default` is exempt by `config.namespaces.exempt`"),
+        (
+            "config.mesh.rootNamespace=kube-system,probe.namespace=kube-system",
+            "`kube-system` is one the cluster heals with",
+        ),
         ("webhook.objectSelector.matchLabels.team=a", "carries no labels and would not be sent: team=a"),
+        (
+            r"webhook.namespaceSelector.matchLabels.kubernetes\.io/metadata\.name=shop",
+            "`default` does not meet `webhook.namespaceSelector`: kubernetes.io/metadata.name=shop",
+        ),
     ] {
         let said = fails(&["--set", set]);
         assert!(said.contains(why) && said.contains("`Ignore`"), "{set}: {said}");
@@ -99,6 +107,8 @@ fn what_would_not_work_is_said_before_it_is_tried() {
     // A pattern leaves out nothing that the API server could know of, and the mesh's root is sent all the same.
     rendered(&["--set", "config.namespaces.exempt={def*}"]).unwrap();
     rendered(&["--set", "config.namespaces.exempt={istio-system},probe.namespace=istio-system"]).unwrap();
+    // What other labels a namespace has only the cluster tells.
+    rendered(&["--set", "webhook.namespaceSelector.matchLabels.team=a"]).unwrap();
     let unlabelled = "webhook.objectSelector.matchExpressions[0]";
     rendered(&["--set", &format!("{unlabelled}.key=team,{unlabelled}.operator=DoesNotExist")]).unwrap();
     let said = fails(&["--set", "certificates.mode=secret"]);

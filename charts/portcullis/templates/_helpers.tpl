@@ -70,16 +70,22 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if not (hasSuffix "*" .) -}}{{- $excluded = append $excluded . -}}{{- end -}}
 {{- end -}}
 {{- /* The policies of the mesh's root hold for the whole mesh, exempt or not. */ -}}
-{{ append (without $excluded $root) .Release.Namespace | uniq | sortAlpha | toYaml }}
+{{- if not (has $root (list "kube-system" "kube-public" "kube-node-lease")) -}}{{- $excluded = without $excluded $root -}}{{- end -}}
+{{ append $excluded .Release.Namespace | uniq | sortAlpha | toYaml }}
 {{- end }}
 
-{{/* What of a selector these labels do not meet; nothing where they meet all of it. Takes `selector` and `labels`. */}}
+{{/*
+What of a selector these labels do not meet; nothing where they meet all of it. Takes `selector` and `labels`, and `only`
+where no more than that one label is known.
+*/}}
 {{- define "portcullis.unmet" -}}
 {{- $labels := .labels | default dict -}}
+{{- $only := .only -}}
 {{- range $key, $value := .selector.matchLabels -}}
-{{- if ne (get $labels $key) $value }} {{ $key }}={{ $value }}{{ end -}}
+{{- if and (ne (get $labels $key) $value) (has $only (list "" $key)) }} {{ $key }}={{ $value }}{{ end -}}
 {{- end -}}
 {{- range .selector.matchExpressions -}}
+{{- if not (has $only (list "" .key)) }}{{ continue }}{{ end -}}
 {{- $has := hasKey $labels .key -}}
 {{- $in := and $has (has (get $labels .key) (.values | default list)) -}}
 {{- if or (and (eq .operator "In") (not $in)) (and (eq .operator "NotIn") $in) (and (eq .operator "Exists") (not $has)) (and (eq .operator "DoesNotExist") $has) }} {{ .key }} {{ .operator }}{{ with .values }} {{ toJson . }}{{ end }}{{ end -}}
