@@ -27,6 +27,7 @@ mod events;
 mod lease;
 mod posture;
 mod publish;
+mod refusals;
 
 use jiff::Timestamp;
 

@@ -333,6 +333,24 @@ async fn the_audit_of_a_laptop_shows_how_each_namespace_stands_and_what_may_not_
     assert!(err.contains("there is no namespace `shpo`, did you mean `shop`?"), "{err}");
 }
 
+/// Refuses Events in one namespace.
+const NO_EVENTS: &str = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: no-events}
+spec:
+  failurePolicy: Fail
+  matchConstraints: {resourceRules: [{apiGroups: [events.k8s.io], apiVersions: [v1], operations: [CREATE], resources: [events]}]}
+  validations: [{expression: 'object.metadata.namespace != \"aaa\"', message: no events here}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: no-events}
+spec: {policyName: no-events, validationActions: [Deny]}
+";
+
+const AN_EVENT: &str = "{apiVersion: events.k8s.io/v1, kind: Event, metadata: {name: a, namespace: aaa}, eventTime: '2026-01-01T00:00:00.000000Z', action: A, reason: A, type: Normal, reportingController: a.b/c, reportingInstance: a, regarding: {kind: Pod, namespace: aaa, name: a}}";
+
 #[tokio::test]
 async fn what_one_namespace_refuses_keeps_nothing_from_the_others() {
     let plane = ControlPlane::new().await;
@@ -343,9 +361,45 @@ async fn what_one_namespace_refuses_keeps_nothing_from_the_others() {
     let full = "{\"status\":{\"hard\":{\"count/reports.openreports.io\":\"0\"},\"used\":{\"count/reports.openreports.io\":\"0\"}}}";
     let words = ["patch", "resourcequota", "none", "-n", "aaa", "--subresource=status", "--type=merge", "-p", full];
     assert!(plane.kubectl(words, "").await.succeeded);
-    let _gate = auditor(&plane, "first").await;
+    plane.apply(NO_EVENTS).await;
+    eventually("Events are refused", async || {
+        let said = plane.kubectl(["create", "--dry-run=server", "-f", "-"], AN_EVENT).await;
+        said.stderr.contains("no events here").then_some(())
+    })
+    .await;
+    let arguments = ["--audit", "--namespace", "portcullis", "--identity", "first", "--audit-every", "3"];
+    let gate =
+        Gate::start(Setup { cluster: Knows::Live(plane.kubeconfig()), arguments: &arguments, ..Setup::default() })
+            .await;
     report(&plane, "reports.openreports.io", |it| it["summary"]["fail"] == 1).await;
     assert!(get(&plane, "get reports.openreports.io portcullis -n aaa").await.is_none(), "the quota holds");
+
+    // It is no failure, and is said once however many audits follow.
+    audited_again(&gate).await;
+    for namespace in ["aaa", "shop"] {
+        let words = ["label", "namespace", namespace, "portcullis.dev/mode=audit"];
+        assert!(plane.kubectl(words, "").await.succeeded);
+    }
+    eventually("an Event where they are taken", async || {
+        let events = get(&plane, "get events.events.k8s.io -n shop").await?;
+        events["items"].as_array()?.iter().find(|it| it["reason"] == "PolicyWarning").cloned()
+    })
+    .await;
+    audited_again(&gate).await;
+    assert!(gate.metric("portcullis_audit_last_success_timestamp_seconds", "").await > 0.0);
+    assert!((gate.metric("portcullis_reports_refused", "").await - 1.0).abs() < 0.1);
+    assert!(gate.metric("portcullis_events_total", "result=\"refused\"").await >= 1.0);
+    let complaints = gate.logged("the API server refuses what the audit writes in a namespace");
+    let told: Vec<_> = complaints.iter().map(|line| (&line["namespace"], &line["what"])).collect();
+    assert_eq!(told, [(&"aaa".into(), &"report".into()), (&"aaa".into(), &"event".into())], "{complaints:#?}");
+    assert_eq!(gate.logged("what the audit found cannot be told, and is tried again").len(), 0);
+
+    assert!(plane.kubectl(["delete", "resourcequota", "none", "-n", "aaa"], "").await.succeeded);
+    eventually("the report is there", async || get(&plane, "get reports.openreports.io portcullis -n aaa").await).await;
+    eventually("nothing is missing", async || {
+        (gate.metric("portcullis_reports_refused", "").await < 0.1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
