@@ -196,7 +196,8 @@ impl Auditor {
             outcome = publisher.publish(rules, scan, &may_go_on).await;
         }
         if self.settings.events {
-            outcome = teller.tell(rules, cluster, scan, &may_go_on).await.and(outcome);
+            let left = publisher.left();
+            outcome = teller.tell(rules, cluster, scan, left.as_ref(), &may_go_on).await.and(outcome);
         }
         outcome
     }

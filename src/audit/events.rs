@@ -15,11 +15,12 @@ use kube::{Client, Error};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::left::{Left, home};
 use super::refusals::{Refusals, is_about_one};
-use super::{Scan, content};
+use super::{Scan, content, gravity};
 use crate::cluster::Cluster;
 use crate::model::{ObjectRef, Str};
-use crate::rules::{RuleSet, Standing};
+use crate::rules::{Finding, RuleSet, Standing};
 use crate::telemetry::Metrics;
 
 /// How many Events may be written at once, and how often one more.
@@ -91,24 +92,21 @@ impl Teller {
         }
     }
 
-    /// Tells what has changed since the last scan. The first scan of a term only looks: what stands
-    /// was told by whoever audited before, or is in the reports. What is refused of single namespaces
-    /// is no error.
+    /// Tells what has changed since the last scan. The first scan of a term has none before it, and
+    /// is compared with what was `left`: where that says nothing, it only looks. What is refused of
+    /// single namespaces is no error.
     pub(super) async fn tell(
         &mut self,
         rules: &RuleSet,
         cluster: &Cluster,
         scan: &Scan,
+        left: Option<&Left>,
         may_go_on: impl Fn() -> bool,
     ) -> Result<(), Error> {
-        let mut verdicts: BTreeMap<Key, (&'static str, &str)> = BTreeMap::new();
-        // Gravest first, so that the gravest verdict of an object and a rule is the one that counts.
-        for finding in &scan.findings {
-            let verdict = (content::verdict(finding), finding.message.as_str());
-            verdicts.entry((finding.object.clone(), finding.rule.name)).or_insert(verdict);
-        }
+        let verdicts = verdicts(scan);
         let mut events = Vec::new();
-        if let Some(known) = &self.known {
+        let known = self.known.take().or_else(|| left.map(|left| stood(left, rules, scan, &verdicts)));
+        if let Some(known) = known {
             for (key, (verdict, message)) in &verdicts {
                 if known.get(key) != Some(verdict) {
                     events.push(changed(key, verdict, message));
@@ -233,6 +231,41 @@ impl Event {
             (None, _) => "default",
         }
     }
+}
+
+/// The gravest verdict of each object and rule, and what was found.
+fn verdicts(scan: &Scan) -> BTreeMap<Key, (&'static str, &str)> {
+    let mut findings: Vec<&Finding> = scan.findings.iter().collect();
+    // As reports list them.
+    findings.sort_by_key(|finding| std::cmp::Reverse(gravity(finding)));
+    let mut verdicts = BTreeMap::new();
+    for finding in findings {
+        let verdict = (content::verdict(finding), finding.message.as_str());
+        verdicts.entry((finding.object.clone(), finding.rule.name)).or_insert(verdict);
+    }
+    verdicts
+}
+
+/// The verdicts as they stood by what was left. Where that says nothing of an object and a rule,
+/// they stand as they are now.
+fn stood(
+    left: &Left,
+    rules: &RuleSet,
+    scan: &Scan,
+    verdicts: &BTreeMap<Key, (&'static str, &str)>,
+) -> BTreeMap<Key, &'static str> {
+    let on: BTreeMap<_, _> = rules.rules.iter().map(|it| it.rule.meta().name).map(|name| (name, name)).collect();
+    let known = left.verdicts().filter_map(|(object, rule, verdict)| Some(((object.clone(), *on.get(rule)?), verdict)));
+    let mut stood: BTreeMap<Key, &'static str> = known.collect();
+    // A finding may be in a namespace and about an object elsewhere, whose own report does not list it.
+    let abroad = scan.findings.iter().filter(|it| it.namespace.as_deref().unwrap_or_default() != home(&it.object));
+    let abroad: BTreeSet<Key> = abroad.map(|finding| (finding.object.clone(), finding.rule.name)).collect();
+    for (key, (verdict, _)) in verdicts {
+        if abroad.contains(key) || left.verdict(&key.0, key.1).is_none() {
+            stood.insert(key.clone(), verdict);
+        }
+    }
+    stood
 }
 
 /// Which waiver is at which of its stages.
@@ -441,10 +474,10 @@ mod tests {
         let (mut teller, _, taken) = teller();
         let now = Timestamp::now();
         let (rules, cluster, scan) = scanned(0, now - SignedDuration::from_hours(14 * 24));
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
         taken.lock().unwrap().clear();
         let (rules, cluster, scan) = scanned(100, now);
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
         let taken = taken.lock().unwrap().clone();
         assert_eq!(taken.iter().filter(|it| *it == "WaiverEnds legacy").count(), 1, "{taken:?}");
         assert!((20..=25).contains(&taken.len()), "{taken:?}");
@@ -456,7 +489,7 @@ mod tests {
         let now = Timestamp::now();
         for violations in [0, 3, 6] {
             let (rules, cluster, scan) = scanned(violations, now);
-            teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+            teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
         }
         assert_eq!(*tried.lock().unwrap(), ["WaiverEnds legacy"]);
         assert_eq!(teller.budget.tokens, BURST - 1);
@@ -467,14 +500,14 @@ mod tests {
         let (mut teller, is_up, taken) = teller();
         let now = Timestamp::now();
         let (rules, cluster, scan) = scanned(0, now);
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
         taken.lock().unwrap().clear();
         is_up.store(false, Ordering::SeqCst);
         let (rules, cluster, scan) = scanned(3, now);
-        assert!(teller.tell(&rules, &cluster, &scan, || true).await.is_err());
+        assert!(teller.tell(&rules, &cluster, &scan, None, || true).await.is_err());
         is_up.store(true, Ordering::SeqCst);
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
         let mut told = taken.lock().unwrap().clone();
         told.retain(|it| it.contains("wide"));
         // Of several rules, each tells of it.

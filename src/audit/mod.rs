@@ -25,6 +25,7 @@ mod content;
 mod cycle;
 mod events;
 mod lease;
+mod left;
 mod posture;
 mod publish;
 mod refusals;

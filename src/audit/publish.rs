@@ -10,6 +10,7 @@ use kube::{Client, Error};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::left::Left;
 use super::refusals::{Refusals, is_about_one};
 use super::{Scan, content};
 use crate::rules::{Finding, Meta, RuleSet};
@@ -49,6 +50,10 @@ pub(super) struct Publisher {
     trust: Duration,
     known: Option<Known>,
     refusals: Refusals,
+    /// What the reports said that there were at first, until it is asked for; nothing before they were
+    /// listed.
+    left: Option<Left>,
+    has_listed: bool,
 }
 
 /// The reports there are of one flavour.
@@ -75,7 +80,13 @@ enum Written {
 
 impl Publisher {
     pub(super) fn new(client: Client, metrics: Metrics, trust: Duration) -> Self {
-        Self { client, metrics, trust, known: None, refusals: Refusals::new("report", trust) }
+        let refusals = Refusals::new("report", trust);
+        Self { client, metrics, trust, known: None, refusals, left: None, has_listed: false }
+    }
+
+    /// What the reports said before anything was written here. It is told once.
+    pub(super) fn left(&mut self) -> Option<Left> {
+        self.left.take()
     }
 
     /// Writes what has changed since the last time. `may_go_on` is asked before each write. What is
@@ -194,8 +205,8 @@ impl Publisher {
     }
 
     /// The reports there are, whichever replica wrote them.
-    async fn list(&self, flavour: &Flavour) -> Result<BTreeMap<String, Report>, Error> {
-        let mut known = BTreeMap::new();
+    async fn list(&mut self, flavour: &Flavour) -> Result<BTreeMap<String, Report>, Error> {
+        let (mut known, mut left) = (BTreeMap::new(), Left::default());
         for kind in [flavour.namespaced, flavour.clustered] {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(flavour.group, flavour.version, kind));
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
@@ -206,7 +217,11 @@ impl Publisher {
                     if report.metadata.name.as_deref() == Some(NAME) {
                         let version = report.metadata.resource_version.clone().unwrap_or_default();
                         let namespace = report.metadata.namespace.clone().unwrap_or_default();
-                        known.insert(namespace, Report { fingerprint: fingerprint(&content_of(report)), version });
+                        let content = content_of(report);
+                        if !self.has_listed {
+                            left.add(&namespace, &content);
+                        }
+                        known.insert(namespace, Report { fingerprint: fingerprint(&content), version });
                     }
                 }
                 match found.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -214,6 +229,9 @@ impl Publisher {
                     None => break,
                 }
             }
+        }
+        if !std::mem::replace(&mut self.has_listed, true) {
+            self.left = Some(left);
         }
         Ok(known)
     }

@@ -435,6 +435,52 @@ async fn what_is_found_of_a_namespace_itself_or_in_an_exempt_one_is_told_like_an
 }
 
 #[tokio::test]
+async fn what_changed_while_nobody_audited_is_told_by_whoever_audits_next() {
+    let plane = ControlPlane::new().await;
+    plane.apply(&openreports()).await;
+    plane.apply(OPEN).await;
+    plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: bank}}").await;
+    let events = async || {
+        let events = get(&plane, "get events.events.k8s.io -A").await.unwrap();
+        let own =
+            events["items"].as_array().unwrap().iter().filter(|it| it["reportingController"] == "portcullis.dev/audit");
+        let said = own.map(|it| format!("{} {}", it["reason"], it["regarding"]["name"]).replace('"', ""));
+        let mut said: Vec<_> = said.collect();
+        said.sort();
+        said
+    };
+    let is_over = async |gate: &Gate| {
+        eventually("the first audit is over", async || {
+            (gate.metric("portcullis_audit_last_success_timestamp_seconds", "").await > 0.0).then_some(())
+        })
+        .await;
+    };
+    for identity in ["first", "second"] {
+        let gate = auditor(&plane, identity).await;
+        is_over(&gate).await;
+        gate.stop().await;
+        assert_eq!(events().await, [""; 0], "nothing has changed before {identity}");
+    }
+
+    plane.apply(CLOSED).await;
+    let label = ["label", "namespace", "bank", "portcullis.dev/mode=audit"];
+    assert!(plane.kubectl(label, "").await.succeeded);
+    // Of what came new there is nothing to compare with.
+    plane
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: late, labels: {portcullis.dev/mode: audit}}}")
+        .await;
+    let gate = auditor(&plane, "third").await;
+    is_over(&gate).await;
+    let told = ["PolicyMended cart", "PolicyWarning bank"];
+    assert_eq!(events().await, told);
+    gate.stop().await;
+
+    let gate = auditor(&plane, "fourth").await;
+    is_over(&gate).await;
+    assert_eq!(events().await, told, "it is told once");
+}
+
+#[tokio::test]
 async fn a_report_that_somebody_removed_is_back_at_the_next_audit() {
     let plane = ControlPlane::new().await;
     plane.apply(&openreports()).await;
