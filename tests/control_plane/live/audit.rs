@@ -250,6 +250,67 @@ async fn a_waiver_that_ends_soon_is_told_of_once_and_shows_in_the_report_until_i
 }
 
 #[tokio::test]
+async fn each_stage_of_a_waivers_end_is_told_of_once_and_so_is_the_passage_to_the_next() {
+    let plane = ControlPlane::new().await;
+    plane.apply(include_str!("../../../charts/portcullis/crds/waivers.portcullis.dev.yaml")).await;
+    plane.apply(OPEN).await;
+    eventually("Waivers are served", async || get(&plane, "get waivers -A").await).await;
+    let grant = async |name: &str, left: Duration| {
+        let ends = jiff::Timestamp::now() + left;
+        let waiver = json!({
+            "apiVersion": "portcullis.dev/v1alpha1", "kind": "Waiver",
+            "metadata": { "name": name, "namespace": "shop" },
+            "spec": { "rules": ["NP001"], "match": {}, "owner": "payments", "reason": "moves", "expires": ends.to_string() },
+        });
+        plane.apply(&waiver.to_string()).await;
+    };
+    let day = Duration::from_hours(24);
+    grant("far", 20 * day).await;
+    grant("fortnight", 13 * day).await;
+    grant("week", 6 * day).await;
+    grant("day", day / 2).await;
+    let arguments = ["--audit", "--namespace", "portcullis", "--identity", "first", "--audit-every", "2"];
+    let gate =
+        Gate::start(Setup { cluster: Knows::Live(plane.kubeconfig()), arguments: &arguments, ..Setup::default() })
+            .await;
+    // Which waivers were told of, and at which stages.
+    let told = async || {
+        let events = get(&plane, "get events.events.k8s.io -n shop").await.unwrap();
+        let ends = events["items"].as_array().unwrap().iter().filter(|it| it["reason"] == "WaiverEnds");
+        let stages = ends.map(|it| {
+            let (_, stage) = it["note"].as_str().unwrap().split_once("ends in less than ").unwrap();
+            format!("{} {}", it["regarding"]["name"].as_str().unwrap(), stage.split_once(',').unwrap().0)
+        });
+        let mut stages: Vec<_> = stages.collect();
+        stages.sort();
+        stages
+    };
+    let is_told = async |expected: &[&str]| {
+        eventually(format!("this is told: {expected:?}"), async || (told().await == expected).then_some(())).await;
+        audited_again(&gate).await;
+        audited_again(&gate).await;
+        assert_eq!(told().await, expected, "once for a stage");
+    };
+    let counts = async |expected: [i32; 4]| {
+        let states = ["active", "expires_within_14_days", "expires_within_7_days", "expires_within_1_day"];
+        for (state, count) in states.into_iter().zip(expected) {
+            let counted = gate.metric("portcullis_waivers", &format!("state=\"{state}\"")).await;
+            assert!((counted - f64::from(count)).abs() < 0.1, "{state}: {counted}");
+        }
+    };
+    is_told(&["day 1 day", "fortnight 14 days", "week 7 days"]).await;
+    counts([4, 3, 2, 1]).await;
+
+    // One by the hand of its owner, the other by the passing of time.
+    grant("fortnight", 5 * day).await;
+    grant("far", 7 * day + Duration::from_secs(15)).await;
+    eventually("the stage before is told", async || told().await.contains(&"far 14 days".to_owned()).then_some(()))
+        .await;
+    is_told(&["day 1 day", "far 14 days", "far 7 days", "fortnight 14 days", "fortnight 7 days", "week 7 days"]).await;
+    counts([4, 4, 4, 1]).await;
+}
+
+#[tokio::test]
 async fn ten_thousand_findings_flood_neither_reports_nor_events() {
     let plane = ControlPlane::new().await;
     plane.apply(&openreports()).await;
