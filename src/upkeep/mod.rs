@@ -27,6 +27,7 @@
 //! `list` and `watch` are by the object's name, which a rule with `resourceNames` allows. Where they
 //! are forbidden, changes are noticed by the timer.
 
+mod clock;
 mod issue;
 mod keeper;
 mod keyring;
