@@ -409,8 +409,8 @@ fn of_a_file_that_is_one_long_line_only_what_is_near_is_shown() {
     assert!(shown.iter().all(|line| line.chars().count() <= 110 && line.contains('…')), "{:?}", shown.first());
     assert!(out.lines().all(|line| line.chars().count() <= 160));
     // Where it is in the file, and not in what is shown.
-    let last = text.rfind("\"0.0.0.0/0\"").unwrap() + 1;
-    assert!(out.contains(&format!("--> list.json:1:{last}\n")), "{last}");
+    let column = text.rfind("\"0.0.0.0/0\"").unwrap() + 1;
+    assert!(out.contains(&format!("--> list.json:1:{column}\n")), "{column}");
 }
 
 #[test]

@@ -261,7 +261,7 @@ fn stood(
     let abroad = scan.findings.iter().filter(|it| it.namespace.as_deref().unwrap_or_default() != home(&it.object));
     let abroad: BTreeSet<Key> = abroad.map(|finding| (finding.object.clone(), finding.rule.name)).collect();
     for (key, (verdict, _)) in verdicts {
-        if abroad.contains(key) || left.verdict(&key.0, key.1).is_none() {
+        if abroad.contains(key) || !left.knows(&key.0, key.1) {
             stood.insert(key.clone(), verdict);
         }
     }

@@ -39,11 +39,9 @@ impl Left {
         self.reports.insert(namespace.to_owned(), Told::of(namespace, report).unwrap_or_default());
     }
 
-    /// What was said of an object by a rule; nothing where that is not known, and no verdict where
-    /// there was nothing to object to.
-    pub(super) fn verdict(&self, object: &ObjectRef, rule: &str) -> Option<Option<&'static str>> {
-        let told = self.reports.get(home(object)).filter(|told| told.rules.contains(rule))?;
-        Some(told.verdicts.get(&(object.clone(), rule.to_owned())).copied())
+    /// Whether it was said what a rule found of an object, if it found anything.
+    pub(super) fn knows(&self, object: &ObjectRef, rule: &str) -> bool {
+        self.reports.get(home(object)).is_some_and(|told| told.rules.contains(rule))
     }
 
     /// Everything that stood.
@@ -122,29 +120,28 @@ mod tests {
         left
     }
 
-    fn verdict(left: &Left, rule: &str) -> Option<Option<&'static str>> {
+    fn knows(left: &Left, rule: &str) -> bool {
         let cart = ObjectRef { kind: "Deployment".into(), namespace: Some("shop".into()), name: "cart".into() };
-        left.verdict(&cart, rule)
+        left.knows(&cart, rule)
     }
 
     #[test]
     fn a_report_says_what_stood_and_what_passed_and_nothing_of_rules_it_does_not_mention() {
         let left = left(&[("a", "fail", "shop"), ("a", "skip", "shop"), ("b", "pass", "shop")]);
-        assert_eq!(verdict(&left, "a"), Some(Some("fail")), "the gravest");
-        assert_eq!(verdict(&left, "b"), Some(None));
-        assert_eq!(verdict(&left, "c"), None);
-        assert_eq!(left.verdicts().count(), 1);
+        assert_eq!(["a", "b", "c"].map(|rule| knows(&left, rule)), [true, true, false]);
+        let stood: Vec<_> = left.verdicts().map(|(_, rule, verdict)| (rule, verdict)).collect();
+        assert_eq!(stood, [("a", "fail")], "the gravest");
     }
 
     #[test]
     fn a_report_that_left_something_out_says_nothing() {
         let left = left(&[("a", "fail", "shop"), ("b", "pass", "shop"), (content::LEFT_OUT, "warn", "shop")]);
-        assert_eq!((verdict(&left, "a"), verdict(&left, "b"), left.verdicts().count()), (None, None, 0));
+        assert_eq!((knows(&left, "a"), knows(&left, "b"), left.verdicts().count()), (false, false, 0));
     }
 
     #[test]
     fn a_report_says_nothing_of_objects_elsewhere() {
         let left = left(&[("a", "fail", "bank"), ("b", "pass", "shop")]);
-        assert_eq!((verdict(&left, "a"), verdict(&left, "b"), left.verdicts().count()), (None, Some(None), 0));
+        assert_eq!((knows(&left, "a"), knows(&left, "b"), left.verdicts().count()), (false, true, 0));
     }
 }

@@ -16,7 +16,7 @@ const TOLERATED: SignedDuration = SignedDuration::from_mins(5);
 /// The API server's time as it answers, and what is wrong with the clock here, if much is. An API
 /// server that does not say is taken to have the time of this process.
 pub(super) async fn now(client: &Client) -> Result<(Timestamp, Option<String>), Error> {
-    let request = Request::get("/version").body(Body::empty()).map_err(|error| Error::HttpError(error))?;
+    let request = Request::get("/version").body(Body::empty()).map_err(Error::HttpError)?;
     // Every answer is dated, refusals too.
     let answer = client.send(request).await?;
     let here = Timestamp::now();

@@ -15,10 +15,16 @@ pub struct Source {
     pub name: String,
     /// What is in it, without a byte order mark.
     pub text: String,
-    line_starts: OnceLock<Vec<usize>>,
+    index: OnceLock<Box<Index>>,
+}
+
+/// By what a place is found.
+#[derive(Debug)]
+struct Index {
+    line_starts: Vec<usize>,
     /// How many characters begin before each [`STRIDE`]th byte: a file of many megabytes may be one
     /// line, and thousands of its columns asked for.
-    characters: OnceLock<Vec<usize>>,
+    characters: Vec<usize>,
 }
 
 /// How many bytes are counted at most to tell a column.
@@ -79,7 +85,7 @@ impl Problem {
 impl Source {
     /// A text under a name.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into(), line_starts: OnceLock::new(), characters: OnceLock::new() }
+        Self { name: name.into(), text: text.into(), index: OnceLock::new() }
     }
 
     /// The bytes of a file as text, and what is wrong with them if they are none: then the text is
@@ -117,21 +123,12 @@ impl Source {
 
     /// How many characters begin before a byte.
     fn characters_before(&self, offset: usize) -> usize {
-        let begin = |bytes: &[u8]| bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count();
-        let bytes = self.text.as_bytes();
-        let strides = self.characters.get_or_init(|| {
-            let counts = bytes.chunks(STRIDE).scan(0, |before, stride| {
-                let here = *before;
-                *before += begin(stride);
-                Some(here)
-            });
-            counts.collect()
-        });
+        let (bytes, strides) = (self.text.as_bytes(), &self.index().characters);
         let offset = offset.min(bytes.len());
         // The last stride has its end in it.
         let stride = (offset / STRIDE).min(strides.len().saturating_sub(1));
         let before = strides.get(stride).copied().unwrap_or_default();
-        before + begin(bytes.get(stride * STRIDE..offset).unwrap_or_default())
+        before + beginning(bytes.get(stride * STRIDE..offset).unwrap_or_default())
     }
 
     /// Where a line begins, from 1; the end of the text for one past the last.
@@ -145,11 +142,26 @@ impl Source {
     }
 
     fn line_starts(&self) -> &[usize] {
-        self.line_starts.get_or_init(|| {
+        &self.index().line_starts
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| {
             let breaks = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-            std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect()
+            let line_starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect();
+            let characters = self.text.as_bytes().chunks(STRIDE).scan(0, |before, stride| {
+                let here = *before;
+                *before += beginning(stride);
+                Some(here)
+            });
+            Box::new(Index { line_starts, characters: characters.collect() })
         })
     }
+}
+
+/// How many characters begin in these bytes of a text.
+fn beginning(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count()
 }
 
 /// The text, or what of it can be shown and how much of that is sound.

@@ -198,6 +198,11 @@ async fn a_lost_secret_is_left_to_a_replica_that_knows_what_was_in_it() {
     let home = Home::new(ControlPlane::shared().await, "left").await;
     let (first, old) = frozen_without_secret(&home).await;
     let second = home.begin_at(elsewhere(), &[]).await;
+    eventually("the second has found the Secret gone", async || {
+        let (waits, writes) = ("a lost Secret is left to replicas that know what was in it", "certificate written");
+        (second.logged(waits).len() + second.logged(writes).len() > 0).then_some(())
+    })
+    .await;
     first.signal("CONT");
     let restored = eventually("the Secret is there", async || {
         Some(home.member("ca.crt").await).filter(|authority| !authority.is_empty())
