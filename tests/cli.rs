@@ -387,6 +387,33 @@ fn what_is_deeper_than_the_limit_is_told_with_advice() {
 }
 
 #[test]
+fn of_a_file_that_is_one_long_line_only_what_is_near_is_shown() {
+    let policies = (0..3_000).map(|number| {
+        serde_json::json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": { "name": format!("wide-{number}"), "namespace": format!("shop-{}", number / 10) },
+            "spec": {
+                "podSelector": { "matchLabels": { "app": format!("a{number}") } },
+                "policyTypes": ["Egress"],
+                "egress": [{ "to": [{ "ipBlock": { "cidr": "0.0.0.0/0" } }] }],
+            },
+        })
+    });
+    let list = serde_json::json!({ "apiVersion": "v1", "kind": "List", "items": policies.collect::<Vec<_>>() });
+    let text = list.to_string();
+    let (code, out, err) = with(&[("list.json", &text)]).run("check list.json");
+    assert_eq!((code, err.as_str()), (0, ""));
+    let shown: Vec<_> = out.lines().filter(|line| line.starts_with("1 | ")).collect();
+    assert!(shown.len() >= 3_000, "{}", shown.len());
+    assert!(shown.iter().all(|line| line.chars().count() <= 110 && line.contains('…')), "{:?}", shown.first());
+    assert!(out.lines().all(|line| line.chars().count() <= 160));
+    // Where it is in the file, and not in what is shown.
+    let column = text.rfind("\"0.0.0.0/0\"").unwrap() + 1;
+    assert!(out.contains(&format!("--> list.json:1:{column}\n")), "{column}");
+}
+
+#[test]
 fn findings_nobody_reads_to_the_end_are_no_failure() {
     let many: Vec<_> = (0..2_000).map(|i| OPEN.replace("shop", &format!("shop{i}"))).collect();
     let many = many.join("---\n");

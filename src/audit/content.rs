@@ -15,6 +15,8 @@ const MOST_RESULTS: usize = 250;
 const MOST_MESSAGE: usize = 1024;
 /// What reports say they come from.
 pub(super) const SOURCE: &str = "portcullis";
+/// The policy of the result that counts what is not listed.
+pub(super) const LEFT_OUT: &str = "portcullis";
 
 /// What a report says of a namespace, or of the cluster itself; without timestamps, so that what has
 /// not changed compares equal. `judged` are the rules that pass where there is no finding of them.
@@ -35,7 +37,7 @@ pub(super) fn of(judged: &[&Meta], mut findings: Vec<&Finding>, namespace: Optio
     if let Some(left_out) = findings.len().checked_sub(MOST_RESULTS).filter(|left_out| *left_out > 0) {
         results.push(json!({
             "source": SOURCE,
-            "policy": "portcullis",
+            "policy": LEFT_OUT,
             "result": "warn",
             "severity": "info",
             "message": format!("and {left_out} more: `portcullis audit {}` lists them all", namespace.unwrap_or_default()),
@@ -58,6 +60,12 @@ pub(super) fn verdict(finding: &Finding) -> &'static str {
         Action::Deny => "fail",
         Action::Warn | Action::Audit | Action::Off => "warn",
     }
+}
+
+/// The verdict of a result that was written, other than that a rule passes.
+pub(super) fn verdict_of(result: &Value) -> Option<&'static str> {
+    let written = result.get("result")?.as_str()?;
+    ["skip", "error", "fail", "warn"].into_iter().find(|verdict| *verdict == written)
 }
 
 fn result(finding: &Finding) -> Value {

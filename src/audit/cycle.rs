@@ -145,7 +145,10 @@ impl Auditor {
     /// Audits for as long as the Lease is held.
     async fn term(&mut self, is_whole: impl Fn() -> bool) {
         let mut publisher = Publisher::new(self.client.clone(), self.metrics.clone(), self.settings.every);
-        let mut teller = Teller::new(self.client.clone(), self.metrics.clone(), self.settings.identity.clone());
+        let mut teller = {
+            let Settings { identity, every, .. } = &self.settings;
+            Teller::new(self.client.clone(), self.metrics.clone(), identity.clone(), *every)
+        };
         // What was listed last may be a moment from being known.
         sleep(QUIET).await;
         while is_held(&self.is_held) {
@@ -193,7 +196,8 @@ impl Auditor {
             outcome = publisher.publish(rules, scan, &may_go_on).await;
         }
         if self.settings.events {
-            outcome = teller.tell(rules, cluster, scan, &may_go_on).await.and(outcome);
+            let left = publisher.left();
+            outcome = teller.tell(rules, cluster, scan, left.as_ref(), &may_go_on).await.and(outcome);
         }
         outcome
     }

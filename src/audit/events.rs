@@ -15,11 +15,12 @@ use kube::{Client, Error};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::publish::is_about_one;
-use super::{Scan, content};
+use super::left::{Left, home};
+use super::refusals::{Refusals, is_about_one};
+use super::{Scan, content, gravity};
 use crate::cluster::Cluster;
 use crate::model::{ObjectRef, Str};
-use crate::rules::{RuleSet, Standing};
+use crate::rules::{Finding, RuleSet, Standing};
 use crate::telemetry::Metrics;
 
 /// How many Events may be written at once, and how often one more.
@@ -42,6 +43,7 @@ pub(super) struct Teller {
     told: BTreeSet<(ObjectRef, String)>,
     /// What was to be told and could not be: it is not found a second time.
     pending: VecDeque<Event>,
+    refusals: Refusals,
 }
 
 type Key = (ObjectRef, &'static str);
@@ -76,28 +78,35 @@ struct Event {
 }
 
 impl Teller {
-    pub(super) fn new(client: Client, metrics: Metrics, identity: String) -> Self {
-        let budget = Budget { tokens: BURST, since: Instant::now() };
-        Self { client, metrics, identity, known: None, budget, told: BTreeSet::new(), pending: VecDeque::new() }
+    /// `every` is how often everything is looked at.
+    pub(super) fn new(client: Client, metrics: Metrics, identity: String, every: Duration) -> Self {
+        Self {
+            client,
+            metrics,
+            identity,
+            known: None,
+            budget: Budget { tokens: BURST, since: Instant::now() },
+            told: BTreeSet::new(),
+            pending: VecDeque::new(),
+            refusals: Refusals::new("event", every),
+        }
     }
 
-    /// Tells what has changed since the last scan. The first scan of a term only looks: what stands
-    /// was told by whoever audited before, or is in the reports.
+    /// Tells what has changed since the last scan. The first scan of a term has none before it, and
+    /// is compared with what was `left`: where that says nothing, it only looks. What is refused of
+    /// single namespaces is no error.
     pub(super) async fn tell(
         &mut self,
         rules: &RuleSet,
         cluster: &Cluster,
         scan: &Scan,
+        left: Option<&Left>,
         may_go_on: impl Fn() -> bool,
     ) -> Result<(), Error> {
-        let mut verdicts: BTreeMap<Key, (&'static str, &str)> = BTreeMap::new();
-        // Gravest first, so that the gravest verdict of an object and a rule is the one that counts.
-        for finding in &scan.findings {
-            let verdict = (content::verdict(finding), finding.message.as_str());
-            verdicts.entry((finding.object.clone(), finding.rule.name)).or_insert(verdict);
-        }
+        let verdicts = verdicts(scan);
         let mut events = Vec::new();
-        if let Some(known) = &self.known {
+        let known = self.known.take().or_else(|| left.map(|left| stood(left, rules, scan, &verdicts)));
+        if let Some(known) = known {
             for (key, (verdict, message)) in &verdicts {
                 if known.get(key) != Some(verdict) {
                     events.push(changed(key, verdict, message));
@@ -114,9 +123,10 @@ impl Teller {
         let ending = ending(rules, cluster, scan.at);
         let stages: BTreeSet<_> = ending.iter().map(stage).collect();
         self.told.retain(|stage| stages.contains(stage));
-        let mut refused = None;
+        self.refusals.retain(|namespace| cluster.namespace(namespace).is_some());
         for event in ending {
-            if self.told.contains(&stage(&event)) {
+            // Where they are refused none is tried, so that they take no others' place.
+            if self.told.contains(&stage(&event)) || self.is_refused(&event) {
                 continue;
             }
             if !may_go_on() || !self.budget.take(Instant::now()) {
@@ -124,7 +134,8 @@ impl Teller {
             }
             match self.write(&event, scan.at).await {
                 Ok(()) => drop(self.told.insert(stage(&event))),
-                Err(error) if is_about_one(&error) => refused = refused.or(Some(error)),
+                // Told again when it was waited for: a waiver stands at its stage for days.
+                Err(error) if is_about_one(&error) => self.refuse(&event, &error),
                 Err(error) => {
                     self.keep(events);
                     return Err(error);
@@ -132,24 +143,36 @@ impl Teller {
             }
         }
         self.keep(events);
-        while let Some(event) = self.pending.front().filter(|_| may_go_on()) {
-            match self.write(event, scan.at).await {
+        while may_go_on() {
+            let Some(event) = self.pending.pop_front() else { break };
+            match self.write(&event, scan.at).await {
                 Ok(()) => {}
-                Err(error) if is_about_one(&error) => {
-                    self.metrics.event_dropped();
-                    refused = refused.or(Some(error));
+                // The verdict is in the report, if there are reports.
+                Err(error) if is_about_one(&error) => self.refuse(&event, &error),
+                Err(error) => {
+                    self.pending.push_front(event);
+                    return Err(error);
                 }
-                Err(error) => return Err(error),
             }
-            self.pending.pop_front();
         }
-        refused.map_or(Ok(()), Err)
+        Ok(())
+    }
+
+    fn is_refused(&self, event: &Event) -> bool {
+        self.refusals.is_waiting(event.namespace(), Instant::now())
+    }
+
+    fn refuse(&mut self, event: &Event, error: &Error) {
+        self.metrics.event_refused();
+        self.refusals.add(event.namespace(), error, Instant::now());
     }
 
     /// Puts by what is to be told, as far as the budget goes.
     fn keep(&mut self, events: Vec<Event>) {
         for event in events {
-            if self.pending.len() < BURST as usize && self.budget.take(Instant::now()) {
+            if self.is_refused(&event) {
+                self.metrics.event_refused();
+            } else if self.pending.len() < BURST as usize && self.budget.take(Instant::now()) {
                 self.pending.push_back(event);
             } else {
                 self.metrics.event_dropped();
@@ -157,15 +180,9 @@ impl Teller {
         }
     }
 
-    async fn write(&self, event: &Event, now: Timestamp) -> Result<(), Error> {
+    async fn write(&mut self, event: &Event, now: Timestamp) -> Result<(), Error> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("events.k8s.io", "v1", "Event"));
-        // Of what has no namespace Events are in `default`, as Kubernetes' own are; but those of a
-        // namespace in itself, where those who may look are.
-        let namespace = match (&event.object.namespace, event.object.kind.as_str()) {
-            (Some(namespace), _) => namespace.as_str(),
-            (None, "Namespace") => event.object.name.as_str(),
-            (None, _) => "default",
-        };
+        let namespace = event.namespace();
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         let mut regarding = content::object(&event.object);
         // An Event is where what it regards is, or the API server refuses it.
@@ -192,6 +209,7 @@ impl Teller {
         let written: DynamicObject = serde_json::from_value(written).map_err(Error::SerdeError)?;
         match api.create(&PostParams::default(), &written).await {
             Ok(_) => {
+                self.refusals.remove(namespace);
                 self.metrics.event_written();
                 Ok(())
             }
@@ -201,6 +219,53 @@ impl Teller {
             Err(error) => Err(error),
         }
     }
+}
+
+impl Event {
+    /// Where it is written. Of what has no namespace Events are in `default`, as Kubernetes' own are;
+    /// but those of a namespace in itself, where those who may look are.
+    fn namespace(&self) -> &str {
+        match (&self.object.namespace, self.object.kind.as_str()) {
+            (Some(namespace), _) => namespace.as_str(),
+            (None, "Namespace") => self.object.name.as_str(),
+            (None, _) => "default",
+        }
+    }
+}
+
+/// The gravest verdict of each object and rule, and what was found.
+fn verdicts(scan: &Scan) -> BTreeMap<Key, (&'static str, &str)> {
+    let mut findings: Vec<&Finding> = scan.findings.iter().collect();
+    // As reports list them.
+    findings.sort_by_key(|finding| std::cmp::Reverse(gravity(finding)));
+    let mut verdicts = BTreeMap::new();
+    for finding in findings {
+        let verdict = (content::verdict(finding), finding.message.as_str());
+        verdicts.entry((finding.object.clone(), finding.rule.name)).or_insert(verdict);
+    }
+    verdicts
+}
+
+/// The verdicts as they stood by what was left. Where that says nothing of an object and a rule,
+/// they stand as they are now.
+fn stood(
+    left: &Left,
+    rules: &RuleSet,
+    scan: &Scan,
+    verdicts: &BTreeMap<Key, (&'static str, &str)>,
+) -> BTreeMap<Key, &'static str> {
+    let on: BTreeMap<_, _> = rules.rules.iter().map(|it| it.rule.meta().name).map(|name| (name, name)).collect();
+    let known = left.verdicts().filter_map(|(object, rule, verdict)| Some(((object.clone(), *on.get(rule)?), verdict)));
+    let mut stood: BTreeMap<Key, &'static str> = known.collect();
+    // A finding may be in a namespace and about an object elsewhere, whose own report does not list it.
+    let abroad = scan.findings.iter().filter(|it| it.namespace.as_deref().unwrap_or_default() != home(&it.object));
+    let abroad: BTreeSet<Key> = abroad.map(|finding| (finding.object.clone(), finding.rule.name)).collect();
+    for (key, (verdict, _)) in verdicts {
+        if abroad.contains(key) || !left.knows(&key.0, key.1) {
+            stood.insert(key.clone(), verdict);
+        }
+    }
+    stood
 }
 
 /// Which waiver is at which of its stages.
@@ -371,6 +436,11 @@ mod tests {
 
     /// A teller, whether its API server is up, and the Events that has taken by reason and name.
     fn teller() -> (Teller, Arc<AtomicBool>, Arc<Mutex<Vec<String>>>) {
+        teller_that_meets(None)
+    }
+
+    /// The same, of an API server that says this to every Event.
+    fn teller_that_meets(refusal: Option<u16>) -> (Teller, Arc<AtomicBool>, Arc<Mutex<Vec<String>>>) {
         let (is_up, taken) = (Arc::new(AtomicBool::new(true)), Arc::<Mutex<Vec<String>>>::default());
         let (up, taking) = (Arc::clone(&is_up), Arc::clone(&taken));
         let service = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
@@ -383,10 +453,20 @@ mod tests {
                 let event: serde_json::Value = serde_json::from_slice(&body).unwrap();
                 let [reason, name] = [&event["reason"], &event["regarding"]["name"]].map(|it| it.as_str().unwrap());
                 taken.lock().unwrap().push(format!("{reason} {name}"));
+                if let Some(code) = refusal {
+                    let status =
+                        json!({ "kind": "Status", "status": "Failure", "message": "no Events here", "code": code });
+                    let refused = kube::client::Body::from(status.to_string().into_bytes());
+                    return Ok(axum::http::Response::builder().status(code).body(refused).unwrap());
+                }
                 Ok(axum::http::Response::new(kube::client::Body::from(body.to_vec())))
             }
         });
-        (Teller::new(Client::new(service, "default"), Metrics::default(), "a".to_owned()), is_up, taken)
+        (
+            Teller::new(Client::new(service, "default"), Metrics::default(), "a".to_owned(), Duration::from_mins(10)),
+            is_up,
+            taken,
+        )
     }
 
     #[tokio::test]
@@ -394,13 +474,25 @@ mod tests {
         let (mut teller, _, taken) = teller();
         let now = Timestamp::now();
         let (rules, cluster, scan) = scanned(0, now - SignedDuration::from_hours(14 * 24));
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
         taken.lock().unwrap().clear();
         let (rules, cluster, scan) = scanned(100, now);
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
         let taken = taken.lock().unwrap().clone();
         assert_eq!(taken.iter().filter(|it| *it == "WaiverEnds legacy").count(), 1, "{taken:?}");
         assert!((20..=25).contains(&taken.len()), "{taken:?}");
+    }
+
+    #[tokio::test]
+    async fn where_events_are_refused_none_is_tried_again_before_the_next_pass_and_nothing_fails() {
+        let (mut teller, _, tried) = teller_that_meets(Some(403));
+        let now = Timestamp::now();
+        for violations in [0, 3, 6] {
+            let (rules, cluster, scan) = scanned(violations, now);
+            teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
+        }
+        assert_eq!(*tried.lock().unwrap(), ["WaiverEnds legacy"]);
+        assert_eq!(teller.budget.tokens, BURST - 1);
     }
 
     #[tokio::test]
@@ -408,14 +500,14 @@ mod tests {
         let (mut teller, is_up, taken) = teller();
         let now = Timestamp::now();
         let (rules, cluster, scan) = scanned(0, now);
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
         taken.lock().unwrap().clear();
         is_up.store(false, Ordering::SeqCst);
         let (rules, cluster, scan) = scanned(3, now);
-        assert!(teller.tell(&rules, &cluster, &scan, || true).await.is_err());
+        assert!(teller.tell(&rules, &cluster, &scan, None, || true).await.is_err());
         is_up.store(true, Ordering::SeqCst);
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
-        teller.tell(&rules, &cluster, &scan, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
+        teller.tell(&rules, &cluster, &scan, None, || true).await.unwrap();
         let mut told = taken.lock().unwrap().clone();
         told.retain(|it| it.contains("wide"));
         // Of several rules, each tells of it.

@@ -9,6 +9,9 @@
 //!                              +--> gauges
 //! ```
 //!
+//! What one namespace refuses is no failure of the audit, or whoever may set a quota could have it
+//! repeated for ever; what the API server refuses altogether is, and is tried again at once.
+//!
 //! [`scan`] is a pure function and `posture` a reading of the rules' own violations, so that the
 //! table, the reports and the gate cannot disagree. What writes is [`run`], on the one replica that
 //! holds a lease.
@@ -25,8 +28,10 @@ mod content;
 mod cycle;
 mod events;
 mod lease;
+mod left;
 mod posture;
 mod publish;
+mod refusals;
 
 use jiff::Timestamp;
 

@@ -10,6 +10,8 @@ use kube::{Client, Error};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
+use super::left::Left;
+use super::refusals::{Refusals, is_about_one};
 use super::{Scan, content};
 use crate::rules::{Finding, Meta, RuleSet};
 use crate::telemetry::Metrics;
@@ -47,6 +49,11 @@ pub(super) struct Publisher {
     /// For how long it is believed that reports are as they were left: somebody may remove one.
     trust: Duration,
     known: Option<Known>,
+    refusals: Refusals,
+    /// What the reports said that there were at first, until it is asked for; nothing before they were
+    /// listed.
+    left: Option<Left>,
+    has_listed: bool,
 }
 
 /// The reports there are of one flavour.
@@ -73,10 +80,17 @@ enum Written {
 
 impl Publisher {
     pub(super) fn new(client: Client, metrics: Metrics, trust: Duration) -> Self {
-        Self { client, metrics, trust, known: None }
+        let refusals = Refusals::new("report", trust);
+        Self { client, metrics, trust, known: None, refusals, left: None, has_listed: false }
     }
 
-    /// Writes what has changed since the last time. `may_go_on` is asked before each write.
+    /// What the reports said before anything was written here. It is told once.
+    pub(super) fn left(&mut self) -> Option<Left> {
+        self.left.take()
+    }
+
+    /// Writes what has changed since the last time. `may_go_on` is asked before each write. What is
+    /// refused of single namespaces is no error.
     pub(super) async fn publish(
         &mut self,
         rules: &RuleSet,
@@ -85,35 +99,36 @@ impl Publisher {
     ) -> Result<(), Error> {
         let Some(flavour) = self.installed().await? else {
             self.known = None;
+            self.refusals.retain(|_| false);
+            self.metrics.reports_refused(0);
             return Ok(());
         };
-        let mut outcome = Ok(());
         // What somebody else has changed is listed anew, once.
         for _ in 0..2 {
             let mut known = match self.known.take() {
                 Some(known) if known.group == flavour.group && known.listed.elapsed() < self.trust => known,
                 _ => Known { group: flavour.group, listed: Instant::now(), reports: self.list(flavour).await? },
             };
-            let written;
-            (written, outcome) = self.write_changed(flavour, &mut known.reports, rules, scan, &may_go_on).await;
-            if let Written::Whole = written {
+            let written = self.write_changed(flavour, &mut known.reports, rules, scan, &may_go_on).await;
+            self.metrics.reports_refused(self.refusals.count());
+            if let Written::Whole = written? {
                 self.known = Some(known);
                 break;
             }
         }
-        outcome
+        Ok(())
     }
 
     /// Writes what has changed. What the API server refuses of one report, by a quota of its namespace
-    /// for example, is an error in the end and keeps nothing from the others.
+    /// for example, keeps nothing from the others.
     async fn write_changed(
-        &self,
+        &mut self,
         flavour: &Flavour,
         known: &mut BTreeMap<String, Report>,
         rules: &RuleSet,
         scan: &Scan,
         may_go_on: impl Fn() -> bool,
-    ) -> (Written, Result<(), Error>) {
+    ) -> Result<Written, Error> {
         let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
         for finding in &scan.findings {
             findings.entry(finding.namespace.as_deref().unwrap_or_default()).or_default().push(finding);
@@ -130,13 +145,18 @@ impl Publisher {
             // The cluster's own has no namespace.
             .chain([("", passed.as_slice())])
             .collect();
-        let (mut written, mut refused) = (Written::Whole, Ok(()));
+        self.refusals.retain(|namespace| wanted.contains_key(namespace));
+        let mut written = Written::Whole;
         // One at a time: of a large cluster they are together many times what each of them is.
         for (namespace, judged) in &wanted {
             let found = findings.remove(namespace).unwrap_or_default();
             let content = content::of(judged, found, Some(*namespace).filter(|name| !name.is_empty()));
             let fingerprint = fingerprint(&content);
             if known.get(*namespace).is_some_and(|known| known.fingerprint == fingerprint) {
+                self.refusals.remove(namespace);
+                continue;
+            }
+            if self.refusals.is_waiting(namespace, Instant::now()) {
                 continue;
             }
             if !may_go_on() {
@@ -145,13 +165,14 @@ impl Publisher {
             let version = known.get(*namespace).map(|known| known.version.clone());
             match self.write(flavour, namespace, content, version, scan.at.as_second()).await {
                 Ok(Some(version)) => {
+                    self.refusals.remove(namespace);
                     self.metrics.report_written();
                     known.insert((*namespace).to_owned(), Report { fingerprint, version });
                 }
                 // Somebody else has changed or removed it, or the namespace is going.
                 Ok(None) => written = Written::Outdated,
-                Err(error) if is_about_one(&error) => refused = refused.and(Err(error)),
-                Err(error) => return (written, Err(error)),
+                Err(error) if is_about_one(&error) => self.refusals.add(namespace, &error, Instant::now()),
+                Err(error) => return Err(error),
             }
         }
         // A namespace that became exempt; one that went took its report along.
@@ -162,7 +183,7 @@ impl Publisher {
                 known.remove(&namespace);
             }
         }
-        (written, refused)
+        Ok(written)
     }
 
     /// Which reports are installed.
@@ -184,8 +205,8 @@ impl Publisher {
     }
 
     /// The reports there are, whichever replica wrote them.
-    async fn list(&self, flavour: &Flavour) -> Result<BTreeMap<String, Report>, Error> {
-        let mut known = BTreeMap::new();
+    async fn list(&mut self, flavour: &Flavour) -> Result<BTreeMap<String, Report>, Error> {
+        let (mut known, mut left) = (BTreeMap::new(), Left::default());
         for kind in [flavour.namespaced, flavour.clustered] {
             let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(flavour.group, flavour.version, kind));
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
@@ -196,7 +217,11 @@ impl Publisher {
                     if report.metadata.name.as_deref() == Some(NAME) {
                         let version = report.metadata.resource_version.clone().unwrap_or_default();
                         let namespace = report.metadata.namespace.clone().unwrap_or_default();
-                        known.insert(namespace, Report { fingerprint: fingerprint(&content_of(report)), version });
+                        let content = content_of(report);
+                        if !self.has_listed {
+                            left.add(&namespace, &content);
+                        }
+                        known.insert(namespace, Report { fingerprint: fingerprint(&content), version });
                     }
                 }
                 match found.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -204,6 +229,9 @@ impl Publisher {
                     None => break,
                 }
             }
+        }
+        if !std::mem::replace(&mut self.has_listed, true) {
+            self.left = Some(left);
         }
         Ok(known)
     }
@@ -256,16 +284,6 @@ impl Publisher {
     }
 }
 
-/// Whether an error is about one object and not about whoever asks for all of them.
-pub(super) fn is_about_one(error: &Error) -> bool {
-    match error {
-        // What RBAC does not allow it allows nowhere: "User … cannot create resource …".
-        Error::Api(status) if status.code == 403 => !status.message.contains(" cannot "),
-        Error::Api(status) => matches!(status.code, 400 | 404 | 409 | 413 | 422),
-        _ => false,
-    }
-}
-
 /// The content of a report as it was written: without what changes though nothing has.
 fn content_of(report: DynamicObject) -> Map<String, Value> {
     let Value::Object(mut fields) = report.data else { return Map::new() };
@@ -309,7 +327,55 @@ fn fingerprint(content: &Map<String, Value>) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    /// A publisher, and what its API server was asked to write; it has openreports and takes nothing
+    /// in the namespace `full`.
+    fn publisher() -> (Publisher, Arc<Mutex<Vec<String>>>) {
+        let written = Arc::<Mutex<Vec<String>>>::default();
+        let writing = Arc::clone(&written);
+        let service = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
+            let written = Arc::clone(&writing);
+            async move {
+                let path = request.uri().path().to_owned();
+                let is_write = request.method() != axum::http::Method::GET;
+                if is_write {
+                    written.lock().unwrap().push(path.clone());
+                }
+                let version = json!({ "groupVersion": "openreports.io/v1alpha1", "version": "v1alpha1" });
+                let (code, answer) = match path.as_str() {
+                    "/apis" => (200, json!({ "groups": [{ "name": "openreports.io", "versions": [version] }] })),
+                    path if path.contains("/full/") => {
+                        (403, json!({ "status": "Failure", "message": "exceeded quota: none", "code": 403 }))
+                    }
+                    _ if is_write => (201, json!({ "metadata": { "name": NAME, "resourceVersion": "1" } })),
+                    _ => (200, json!({ "metadata": {}, "items": [] })),
+                };
+                let body = kube::client::Body::from(answer.to_string().into_bytes());
+                Ok::<_, std::io::Error>(axum::http::Response::builder().status(code).body(body).unwrap())
+            }
+        });
+        (Publisher::new(Client::new(service, "default"), Metrics::default(), Duration::from_mins(10)), written)
+    }
+
+    #[tokio::test]
+    async fn a_report_that_is_refused_is_not_tried_again_before_the_next_pass_and_nothing_fails() {
+        let (mut publisher, written) = publisher();
+        let rules = crate::config::Settings::default().rule_set();
+        let mut index = crate::cluster::Index::new();
+        for name in ["full", "shop"] {
+            let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+            index.apply(crate::k8s::lower_value(&namespace, "default").object.unwrap());
+        }
+        let scan = crate::audit::scan(&rules, &index.snapshot(), jiff::Timestamp::now());
+        for _ in 0..3 {
+            publisher.publish(&rules, &scan, || true).await.unwrap();
+        }
+        let of = |namespace: &str| written.lock().unwrap().iter().filter(|path| path.contains(namespace)).count();
+        assert_eq!((of("/full/"), of("/shop/"), publisher.refusals.count()), (1, 1, 1));
+    }
 
     fn of(text: &str) -> u64 {
         fingerprint(&serde_json::from_str(text).unwrap())

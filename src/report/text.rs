@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::Range;
 
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, level::NOTE};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet, level::NOTE};
 use anstyle::{AnsiColor, Style};
 
 use super::{Located, LocatedFault, Summary};
@@ -21,6 +21,11 @@ const WARNED: Style = AnsiColor::Yellow.on_default().bold();
 
 /// How wide paragraphs are set. Fixed, so that what CI logs and what a person sees are the same.
 const WIDTH: usize = 96;
+
+/// The longest line that is shown whole, in bytes.
+const MOST_LINE: usize = 240;
+/// How much of a longer one is shown before a place and from its beginning on, in bytes.
+const AROUND: usize = 48;
 
 /// Findings one after the other, each as a block with the line it is about.
 ///
@@ -60,8 +65,9 @@ fn block(finding: &Finding, place: Option<&Place<'_>>) -> String {
     };
     let title = level.primary_title(finding.message.as_str()).id(finding.rule.code);
     let object = clean(&finding.object.to_string());
-    let group = match place {
-        Some(place) => title.element(snippet(place)),
+    let shown = place.map(Shown::of);
+    let group = match &shown {
+        Some(shown) => title.element(shown.snippet()),
         None => title.element(Origin::path(object)),
     };
     let paragraph = |name: &'static str, text: &str| NOTE.with_name(name).message(filled(text, name.len()));
@@ -76,18 +82,19 @@ fn block(finding: &Finding, place: Option<&Place<'_>>) -> String {
     if !finding.help.is_empty() {
         messages.push(Level::HELP.message(filled(&finding.help, "help".len())));
     }
-    render(group.elements(messages))
+    render(group.elements(messages), shown.as_ref())
 }
 
 /// Something that could not be read.
 pub fn fault(fault: &LocatedFault<'_>) -> String {
     let title = Level::ERROR.primary_title(fault.problem.message.as_str());
-    let group = match &fault.place {
-        Some(place) => title.element(snippet(place)),
+    let shown = fault.place.as_ref().map(Shown::of);
+    let group = match &shown {
+        Some(shown) => title.element(shown.snippet()),
         None => title.element(Origin::path(clean(fault.name))),
     };
     let help = fault.problem.help.as_deref().map(|help| Level::HELP.message(filled(help, "help".len())));
-    render(group.elements(help)) + "\n\n"
+    render(group.elements(help), shown.as_ref()) + "\n\n"
 }
 
 /// A remark: one line.
@@ -127,16 +134,65 @@ fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
-fn render(group: Group<'_>) -> String {
-    Renderer::styled().render(&[group])
+fn render(group: Group<'_>, shown: Option<&Shown>) -> String {
+    let rendered = Renderer::styled().render(&[group]);
+    match shown {
+        Some(shown) => shown.corrected(rendered),
+        None => rendered,
+    }
 }
 
-/// The line a place is on, with a caret under it. Only that line is handed over: the renderer would
-/// walk the whole file for each finding.
-fn snippet<'a>(place: &Place<'a>) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
-    let Place { source, span } = place;
-    let (line, text, marked) = excerpt(source, span);
-    Snippet::source(text).line_start(line).path(clean(&source.name)).annotation(AnnotationKind::Primary.span(marked))
+/// The line a place is on, with a caret under it. Only that line is handed over, or what is near of a
+/// long one: the renderer would walk all of it for each finding, and JSON may be one line of many
+/// megabytes.
+struct Shown {
+    path: String,
+    line: usize,
+    text: String,
+    marked: Range<usize>,
+    /// Whether this is not all of the line. The path then has line and column in it.
+    is_cut: bool,
+}
+
+impl Shown {
+    fn of(place: &Place<'_>) -> Self {
+        let Place { source, span } = place;
+        let (line, text, marked) = excerpt(source, span);
+        let path = clean(&source.name);
+        if text.len() <= MOST_LINE {
+            return Self { path, line, text: text.to_owned(), marked, is_cut: false };
+        }
+        let (text, marked) = near(text, marked);
+        // The renderer counts columns in what it is shown.
+        let path = format!("{path}:{line}:{}", place.position().column);
+        Self { path, line, text, marked, is_cut: true }
+    }
+
+    fn snippet(&self) -> Snippet<'_, Annotation<'_>> {
+        let annotation = AnnotationKind::Primary.span(self.marked.clone());
+        Snippet::source(&self.text).line_start(self.line).path(&self.path).annotation(annotation)
+    }
+
+    /// What was rendered, without the column of what was shown behind that of the place.
+    fn corrected(&self, rendered: String) -> String {
+        let Self { path, line, text, marked, is_cut } = self;
+        if !is_cut {
+            return rendered;
+        }
+        let column = text.get(..marked.start).unwrap_or_default().chars().count() + 1;
+        rendered.replacen(&format!("{path}:{line}:{column}"), path, 1)
+    }
+}
+
+/// Of a long line, what is near a place in it, with a mark where it was cut.
+fn near(text: &str, marked: Range<usize>) -> (String, Range<usize>) {
+    let start = text.floor_char_boundary(marked.start.saturating_sub(AROUND));
+    let end = text.ceil_char_boundary((marked.start + AROUND).min(text.len()));
+    let mark = |is_cut: bool| if is_cut { "…" } else { "" };
+    let (before, after) = (mark(start > 0), mark(end < text.len()));
+    let within = |offset: usize| offset.clamp(start, end) - start + before.len();
+    let shown = text.get(start..end).unwrap_or_default();
+    (format!("{before}{shown}{after}"), within(marked.start)..within(marked.end))
 }
 
 /// The line a span begins on: its number, its text, and the part of it the span covers.
@@ -183,6 +239,33 @@ mod tests {
         assert_eq!(at("1", "1"), (1, "one: 1", 5..6));
         assert_eq!(at("[2", "3]"), (2, "two: [2,", 5..8), "a span of two lines ends with the first");
         assert_eq!(excerpt(&source, &(source.text.len()..source.text.len())), (5, "", 0..0));
+    }
+
+    /// What is shown of the first `needle` in a text, under the title.
+    fn shown_at(text: &str, needle: &str) -> String {
+        let source = Source::new("a.json", text);
+        let start = text.find(needle).unwrap();
+        let place = Some(Place { source: &source, span: start..start + needle.len() });
+        plain(&[Located { finding: &finding("a", ""), place }])
+    }
+
+    #[test]
+    fn of_a_long_line_only_what_is_near_is_shown_and_the_column_is_that_of_the_file() {
+        let (before, after) = ("ü".repeat(500), "ä".repeat(500));
+        let text = shown_at(&format!("{{}}\n{before}x: [1]{after}"), "[1]");
+        let (shown, carets) = (format!("…{}x: [1]{}…", "ü".repeat(23), "ä".repeat(23)), " ".repeat(27) + "^^^");
+        assert_eq!(text, format!("warn[CL001]: a is wrong\n --> a.json:2:504\n  |\n2 | {shown}\n  | {carets}\n\n"));
+        let text = shown_at(&format!("{{{}}}", "1".repeat(1000)), &format!("{{{}}}", "1".repeat(1000)));
+        assert!(text.contains(" --> a.json:1:1\n") && text.contains("1 | {111"), "{text}");
+        let text = shown_at(&format!("{}x", " ".repeat(1000)), "x");
+        assert!(text.contains(" --> a.json:1:1001\n"), "{text}");
+    }
+
+    #[test]
+    fn a_line_that_is_not_long_is_shown_whole() {
+        let line = format!("x: {}", "y".repeat(100));
+        let text = shown_at(&line, "x");
+        assert!(text.contains(&format!("\n1 | {line}\n")) && text.contains("a.json:1:1\n"), "{text}");
     }
 
     #[test]

@@ -74,6 +74,7 @@ pub static CATALOGUE: &[&Metric] = &[
     &AUDIT_LAST_SUCCESS,
     &AUDIT_DURATION,
     &REPORTS_WRITTEN,
+    &REPORTS_REFUSED,
     &EVENTS,
     &CONFIG_RELOADS,
     &CONFIG_LAST_RELOAD_SUCCESS,
@@ -216,11 +217,18 @@ const REPORTS_WRITTEN: Metric = Metric {
     help: "Reports written, because what they say had changed.",
 };
 
+const REPORTS_REFUSED: Metric = Metric {
+    name: "portcullis_reports_refused",
+    kind: Kind::Gauge,
+    labels: &[],
+    help: "Reports that are missing or old because the API server refuses them, by a quota of their namespace for example. Told by the replica that audits.",
+};
+
 const EVENTS: Metric = Metric {
     name: "portcullis_events_total",
     kind: Kind::Counter,
     labels: &["result"],
-    help: "Events about changed verdicts, by whether they were written or dropped because there were too many.",
+    help: "Events about changed verdicts, by whether they were written, dropped because there were too many, or refused by the API server.",
 };
 
 /// What waivers come to.
@@ -495,8 +503,10 @@ struct Series {
     audit_last_success: IntGauge,
     audit_duration: Histogram,
     reports_written: IntCounter,
+    reports_refused: IntGauge,
     events_written: IntCounter,
     events_dropped: IntCounter,
+    events_refused: IntCounter,
     certificate: Reloads,
     config: Reloads,
 }
@@ -560,8 +570,10 @@ impl Default for Metrics {
                     ),
                 ),
                 reports_written: registered(&registry, IntCounter::new(REPORTS_WRITTEN.name, REPORTS_WRITTEN.help)),
+                reports_refused: gauge(&registry, &REPORTS_REFUSED),
                 events_written: events.with_label_values(&["written"]),
                 events_dropped: events.with_label_values(&["dropped"]),
+                events_refused: events.with_label_values(&["refused"]),
                 certificate: Reloads::new(&registry, &CERTIFICATE_RELOADS, &CERTIFICATE_LAST_RELOAD_SUCCESS),
                 config: Reloads::new(&registry, &CONFIG_RELOADS, &CONFIG_LAST_RELOAD_SUCCESS),
                 registry,
@@ -623,12 +635,12 @@ impl Metrics {
         Present::new(&self.series.connections)
     }
 
-    /// How many objects of a kind the cluster has. For whoever loads it; `kind` is one of the
     /// How old the view of the cluster is.
     pub fn view_age(&self, age: Duration) {
         self.series.view_age.set(age.as_secs_f64());
     }
 
+    /// How many objects of a kind the cluster has. For whoever loads it; `kind` is one of the
     /// model's.
     pub fn objects(&self, kind: &'static str, count: usize) {
         self.series.objects.with_label_values(&[kind]).set(i64::try_from(count).unwrap_or(i64::MAX));
@@ -698,18 +710,23 @@ impl Metrics {
 
     /// This replica does not audit: what it said of what stands is not its to say any more.
     pub fn no_audit(&self) {
-        if self.series.audit_last_success.get() != 0 {
-            self.series.audit_last_success.set(0);
-            self.series.standing.reset();
-            for state in WAIVER_STATES {
-                self.waivers(state, 0);
-            }
+        // Whether or not an audit of this replica ever came to an end.
+        self.series.audit_last_success.set(0);
+        self.series.standing.reset();
+        self.series.reports_refused.set(0);
+        for state in WAIVER_STATES {
+            self.waivers(state, 0);
         }
     }
 
     /// A report was written.
     pub fn report_written(&self) {
         self.series.reports_written.inc();
+    }
+
+    /// How many reports are refused.
+    pub fn reports_refused(&self, count: usize) {
+        self.series.reports_refused.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// An Event was written.
@@ -720,6 +737,11 @@ impl Metrics {
     /// An Event was one too many.
     pub fn event_dropped(&self) {
         self.series.events_dropped.inc();
+    }
+
+    /// An Event was refused by the API server.
+    pub fn event_refused(&self) {
+        self.series.events_refused.inc();
     }
 
     /// The configuration file changed, and was taken or not.

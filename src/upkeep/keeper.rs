@@ -14,9 +14,10 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use super::clock;
 use super::keyring::{Content, Keyring, Plan};
 use super::registration::{Own, Registered};
-use super::secret::{Place, Written};
+use super::secret::{Found, Place, Written};
 use super::standing::GATE;
 use super::{MANAGER, OwnCertificate, Proof, Settings, said};
 use crate::rules::RuleSet;
@@ -31,6 +32,10 @@ const ATTEMPTS: usize = 5;
 /// For how long the registration must have held a new authority before something of it is served, at
 /// most: API servers learn of it by a watch, which takes milliseconds where nothing is wrong.
 const SETTLING: Duration = Duration::from_mins(5);
+
+/// How long a replica that has just begun leaves it to others to put a lost Secret back: they have what
+/// was in it, and so can go over to new keys with no call failing.
+const RESTORING: Duration = Duration::from_secs(10);
 
 /// Keeps certificate and registration as they should be.
 pub struct Keeper {
@@ -50,6 +55,8 @@ pub struct Keeper {
     pub(super) policy_set: Option<Instant>,
     /// Whether the registration does not trust what is served, as of the last time it was read.
     pub(super) is_untrusted: bool,
+    /// Whether it was waited for another replica to put a lost Secret back.
+    has_waited: bool,
     /// What was complained of last, of each matter, so that it is not said over and over.
     said: Vec<(&'static str, String)>,
 }
@@ -96,6 +103,7 @@ impl Keeper {
             proof: None,
             policy_set: None,
             is_untrusted: false,
+            has_waited: false,
             said: Vec::new(),
         }
     }
@@ -190,8 +198,11 @@ impl Keeper {
     /// What the Secret holds after this look; nothing where the certificate is somebody else's
     /// business.
     async fn keyring(&mut self, registered: &Look) -> Result<Option<Keyring>, Result<Again, String>> {
+        if self.secret.is_none() {
+            return Ok(None);
+        }
+        let now = self.now().await.map_err(|error| Err(format!("the API server cannot be asked: {}", said(&error))))?;
         let Some((place, plan)) = &self.secret else { return Ok(None) };
-        let now = Timestamp::now();
         let failed = |error: &Error| Err(format!("the Secret `{}` cannot be used: {}", place.name(), said(error)));
         let unissued = |error: rcgen::Error| Err(format!("no certificate can be issued: {error}"));
         let found = place.read().await.map_err(|error| failed(&error))?;
@@ -213,8 +224,19 @@ impl Keeper {
             (Content::Nothing | Content::Broken(_), Some(last)) => {
                 (last.restored(plan, now).map_err(unissued)?, "it was lost, and everything in it is replaced")
             }
-            (Content::Nothing, None) => (Keyring::new(plan, now).map_err(unissued)?, "there was none"),
-            (Content::Broken(_), None) => (Keyring::new(plan, now).map_err(unissued)?, "it could not be used"),
+            (Content::Nothing | Content::Broken(_), None) => {
+                let trusted = match registered {
+                    Look::Here(here) => here.authorities(now),
+                    Look::Unasked | Look::Absent | Look::Unread(_) => Vec::new(),
+                };
+                if !trusted.is_empty() && !std::mem::replace(&mut self.has_waited, true) {
+                    tracing::info!(secret = place.name(), "a lost Secret is left to replicas that know what was in it");
+                    until_restored(place, &found).await;
+                    return Err(Ok(Again));
+                }
+                let why = if found.content == Content::Nothing { "there was none" } else { "it could not be used" };
+                (Keyring::after(&trusted, plan, now).map_err(unissued)?, why)
+            }
         };
         if let Content::Broken(broken) = &found.content {
             tracing::error!(secret = place.name(), why = broken, "the Secret of the certificate cannot be used");
@@ -226,6 +248,16 @@ impl Keeper {
                 Ok(Some(keyring))
             }
         }
+    }
+
+    /// The API server's time.
+    async fn now(&mut self) -> Result<Timestamp, Error> {
+        let (now, wrong) = clock::now(&self.client).await?;
+        match wrong {
+            Some(why) => self.complain("clock", &why),
+            None => self.settled("clock"),
+        }
+        Ok(now)
     }
 
     /// The registration with the bundle it should have.
@@ -306,6 +338,15 @@ impl Keeper {
     }
 }
 
+/// Waits until the Secret is not as it was found, for a while.
+async fn until_restored(place: &Place, found: &Found) {
+    let is_other =
+        |object: Option<DynamicObject>| object.and_then(|it| it.metadata.resource_version) != found.version();
+    let seen = watch_object(place.api(), place.name()).default_backoff();
+    let other = seen.any(|seen| futures::future::ready(seen.is_ok_and(is_other)));
+    let _ = timeout(RESTORING, other).await;
+}
+
 /// Whether every API server has had time to learn of the next authority. Where there is no
 /// registration nobody has to, and the same time is left to whoever copies `ca.crt` elsewhere.
 fn next_is_known(known: &mut Option<(String, Instant)>, keyring: &Keyring, registered: &Look, plan: &Plan) -> bool {
@@ -328,5 +369,99 @@ fn next_is_known(known: &mut Option<(String, Instant)>, keyring: &Keyring, regis
             *known = Some((next.to_owned(), Instant::now()));
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use axum::http::{Request, Response};
+    use jiff::SignedDuration;
+    use jiff::fmt::rfc2822::DateTimePrinter;
+    use kube::client::Body;
+    use serde_json::json;
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn days(number: i64) -> SignedDuration {
+        SignedDuration::from_hours(24 * number)
+    }
+
+    /// A keeper with nothing but a Secret, and what is written to it, of an API server with this time.
+    fn keeper(secret: Value, time: Timestamp) -> (Keeper, Arc<Mutex<Vec<Value>>>) {
+        let written = Arc::<Mutex<Vec<Value>>>::default();
+        let writing = Arc::clone(&written);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (written, secret) = (Arc::clone(&writing), secret.clone());
+            async move {
+                let (head, body) = request.into_parts();
+                let body = body.collect_bytes().await.unwrap();
+                if head.method == "PUT" {
+                    written.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
+                }
+                let answer = if body.is_empty() { secret.to_string().into_bytes() } else { body.to_vec() };
+                let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap();
+                let answer = Response::builder().header("date", date).body(Body::from(answer));
+                Ok::<_, std::io::Error>(answer.unwrap())
+            }
+        });
+        let own = OwnCertificate {
+            namespace: "ns".to_owned(),
+            secret: "gate-tls".to_owned(),
+            service: "gate".to_owned(),
+            authority_life: 360 * DAY,
+            leaf_life: 90 * DAY,
+        };
+        let settings = Settings {
+            certificate: Some(own),
+            webhook: None,
+            service: None,
+            failure_policy: None,
+            probe_namespace: "ns".to_owned(),
+            every: DAY,
+        };
+        let rules = watch::channel(Arc::new(crate::config::Settings::default().rule_set())).1;
+        let client = Client::new(service, "ns");
+        (Keeper::new(settings, client, InService::default(), rules, Telemetry::default()), written)
+    }
+
+    /// A Secret as a gate wrote it then.
+    fn secret(then: Timestamp) -> Value {
+        let names = ["svc", "svc.cluster.local"].map(|end| format!("gate.ns.{end}"));
+        let names = names.into_iter().chain(["gate.ns".to_owned()]).collect();
+        let plan = Plan { authority: 360 * DAY, leaf: 90 * DAY, names };
+        let members = Keyring::new(&plan, then).unwrap().members().into_iter();
+        let encoded = members.map(|(name, value)| {
+            use base64::Engine as _;
+            (name, base64::engine::general_purpose::STANDARD.encode(value))
+        });
+        let data: std::collections::BTreeMap<_, _> = encoded.collect();
+        json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "gate-tls", "resourceVersion": "1" }, "data": data })
+    }
+
+    #[tokio::test]
+    async fn a_clock_far_ahead_of_the_api_servers_renews_nothing() {
+        for behind in [100, 400] {
+            let there = Timestamp::now() - days(behind);
+            let (mut keeper, written) = keeper(secret(there - days(1)), there);
+            assert!(keeper.attempt().await.is_ok());
+            assert_eq!(written.lock().unwrap().len(), 0, "{behind} days");
+            let told = keeper.said.iter().find(|(matter, _)| *matter == "clock").unwrap();
+            assert!(told.1.contains("minutes ahead of the API server's"), "{}", told.1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_due_by_the_api_servers_clock_is_renewed_by_it() {
+        let there = Timestamp::now() + days(70);
+        let (mut keeper, written) = keeper(secret(Timestamp::now()), there);
+        assert!(keeper.attempt().await.is_ok());
+        assert_eq!(written.lock().unwrap().len(), 1);
+        let leaf = keeper.last.as_ref().unwrap().leaf();
+        let facts = super::super::issue::Facts::of(&leaf.certificate).unwrap();
+        assert!(facts.not_after > there + days(89), "{}", facts.not_after);
     }
 }

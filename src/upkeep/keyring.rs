@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 
 use super::issue::{self, Facts, Issued};
 use super::trust;
@@ -85,9 +86,16 @@ pub(super) type Why = &'static str;
 impl Keyring {
     /// A new authority and a new certificate.
     pub(super) fn new(plan: &Plan, now: Timestamp) -> Result<Self, rcgen::Error> {
+        Self::after(&[], plan, now)
+    }
+
+    /// The same where others had been issued that are lost and may be served somewhere: the
+    /// authorities that are `trusted` stay so until they expire.
+    pub(super) fn after(trusted: &[CertificateDer<'_>], plan: &Plan, now: Timestamp) -> Result<Self, rcgen::Error> {
         let authority = issue::authority(now, plan.authority)?;
         let leaf = issue::leaf(&authority, &plan.names, now, plan.leaf)?;
-        Ok(Self { authority, next: None, former: Vec::new(), leaf })
+        let former = trusted.iter().take(FORMERS).map(|der| pem(der)).collect();
+        Ok(Self { authority, next: None, former, leaf })
     }
 
     fn read(members: &Members) -> Result<Self, String> {
@@ -353,6 +361,15 @@ mod tests {
         assert_eq!(restored.leaf, lost.leaf);
         let (promoted, _) = stepped(&restored, day(1), true);
         assert!(promoted.authority != lost.authority && is_trusted(&promoted, &restored, day(1)));
+    }
+
+    #[test]
+    fn what_others_serve_stays_trusted_by_whoever_begins_anew() {
+        let lost = new();
+        let begun = Keyring::after(&trust::certificates(lost.bundle().as_bytes()), &plan(), day(1)).unwrap();
+        assert!(is_trusted(&lost, &begun, day(1)) && is_trusted(&begun, &begun, day(1)));
+        assert!(!is_trusted(&begun, &lost, day(1)));
+        assert_eq!(Content::of(&begun.members()), Content::Ours(Box::new(begun.clone())));
     }
 
     #[test]

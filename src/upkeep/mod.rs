@@ -14,6 +14,12 @@
 //! older than what is there fails, and is made again from what is there. Looks are made on a timer,
 //! and as soon as a watch says that one of the objects changed.
 //!
+//! **Invariant:** whether a certificate is due, and from when to when a new one is valid, goes by the
+//! time of the API server, which is who verifies it.
+//!
+//! **Invariant:** an authority that the registration trusts stays trusted until it expires: whoever
+//! begins anew adds to the bundle and takes nothing from it.
+//!
 //! **What its account must be allowed to do**, and nothing beyond it:
 //!
 //! | for | resource | verbs | names |
@@ -27,6 +33,7 @@
 //! `list` and `watch` are by the object's name, which a rule with `resourceNames` allows. Where they
 //! are forbidden, changes are noticed by the timer.
 
+mod clock;
 mod issue;
 mod keeper;
 mod keyring;

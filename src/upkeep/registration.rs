@@ -278,6 +278,22 @@ impl Registered {
         Ok(())
     }
 
+    /// The authorities of gates that some entry trusts and that have not expired; none where the
+    /// bundles are not the gate's to write.
+    pub(super) fn authorities(&self, now: jiff::Timestamp) -> Vec<CertificateDer<'static>> {
+        let mut authorities = Vec::new();
+        if self.is_managed_elsewhere().is_some() {
+            return authorities;
+        }
+        for certificate in self.entries.iter().flat_map(Entry::bundle) {
+            let is_ours = |facts: Facts| facts.is_our_authority() && !facts.is_expired(now);
+            if Facts::of_der(&certificate).is_some_and(is_ours) && !authorities.contains(&certificate) {
+                authorities.push(certificate);
+            }
+        }
+        authorities
+    }
+
     /// When the last certificate of all bundles expires.
     pub(super) fn bundle_expires(&self) -> Option<jiff::Timestamp> {
         let bundles = self

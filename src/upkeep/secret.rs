@@ -26,6 +26,13 @@ pub(super) struct Found {
     object: Option<DynamicObject>,
 }
 
+impl Found {
+    /// The version it was read in; nothing where it was not there.
+    pub(super) fn version(&self) -> Option<String> {
+        self.object.as_ref()?.metadata.resource_version.clone()
+    }
+}
+
 /// What became of a write.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Written {

@@ -15,8 +15,20 @@ pub struct Source {
     pub name: String,
     /// What is in it, without a byte order mark.
     pub text: String,
-    line_starts: OnceLock<Vec<usize>>,
+    index: OnceLock<Box<Index>>,
 }
+
+/// By what a place is found.
+#[derive(Debug)]
+struct Index {
+    line_starts: Vec<usize>,
+    /// How many characters begin before each [`STRIDE`]th byte: a file of many megabytes may be one
+    /// line, and thousands of its columns asked for.
+    characters: Vec<usize>,
+}
+
+/// How many bytes are counted at most to tell a column.
+const STRIDE: usize = 4096;
 
 /// A line and a column, both from 1; columns count characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,7 +85,7 @@ impl Problem {
 impl Source {
     /// A text under a name.
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { name: name.into(), text: text.into(), line_starts: OnceLock::new() }
+        Self { name: name.into(), text: text.into(), index: OnceLock::new() }
     }
 
     /// The bytes of a file as text, and what is wrong with them if they are none: then the text is
@@ -106,8 +118,17 @@ impl Source {
         let starts = self.line_starts();
         let line = starts.partition_point(|start| *start <= offset).max(1);
         let start = starts.get(line - 1).copied().unwrap_or_default();
-        let before = self.text.get(start..offset.min(self.text.len())).unwrap_or_default();
-        Position { line, column: before.chars().count() + 1 }
+        Position { line, column: self.characters_before(offset).saturating_sub(self.characters_before(start)) + 1 }
+    }
+
+    /// How many characters begin before a byte.
+    fn characters_before(&self, offset: usize) -> usize {
+        let (bytes, strides) = (self.text.as_bytes(), &self.index().characters);
+        let offset = offset.min(bytes.len());
+        // The last stride has its end in it.
+        let stride = (offset / STRIDE).min(strides.len().saturating_sub(1));
+        let before = strides.get(stride).copied().unwrap_or_default();
+        before + beginning(bytes.get(stride * STRIDE..offset).unwrap_or_default())
     }
 
     /// Where a line begins, from 1; the end of the text for one past the last.
@@ -121,11 +142,26 @@ impl Source {
     }
 
     fn line_starts(&self) -> &[usize] {
-        self.line_starts.get_or_init(|| {
+        &self.index().line_starts
+    }
+
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| {
             let breaks = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
-            std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect()
+            let line_starts = std::iter::once(0).chain(breaks.map(|(at, _)| at + 1)).collect();
+            let characters = self.text.as_bytes().chunks(STRIDE).scan(0, |before, stride| {
+                let here = *before;
+                *before += beginning(stride);
+                Some(here)
+            });
+            Box::new(Index { line_starts, characters: characters.collect() })
         })
     }
+}
+
+/// How many characters begin in these bytes of a text.
+fn beginning(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| **byte & 0b1100_0000 != 0b1000_0000).count()
 }
 
 /// The text, or what of it can be shown and how much of that is sound.
@@ -172,6 +208,19 @@ mod tests {
         assert_eq!(at("b"), (3, 1));
         let end = source.position(source.text.len());
         assert_eq!((end.line, end.column), (3, 5));
+    }
+
+    #[test]
+    fn a_column_of_a_line_of_any_length_counts_its_characters() {
+        for length in [STRIDE - 2, STRIDE - 1, STRIDE, STRIDE + 1, 3 * STRIDE] {
+            for filling in ["a", "ü", "😀"] {
+                let line = filling.repeat(length);
+                let source = Source::new("a.yaml", format!("{line}\nü{line}x{line}"));
+                let position = source.position(source.text.find('x').unwrap());
+                assert_eq!((position.line, position.column), (2, length + 2), "{length} of {filling}");
+                assert_eq!(source.position(source.text.len()).column, 2 * length + 3);
+            }
+        }
     }
 
     #[test]

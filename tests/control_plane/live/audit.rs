@@ -236,6 +236,67 @@ async fn a_waiver_that_ends_soon_is_told_of_once_and_shows_in_the_report_until_i
 }
 
 #[tokio::test]
+async fn each_stage_of_a_waivers_end_is_told_of_once_and_so_is_the_passage_to_the_next() {
+    let plane = ControlPlane::new().await;
+    plane.apply(include_str!("../../../charts/portcullis/crds/waivers.portcullis.dev.yaml")).await;
+    plane.apply(OPEN).await;
+    eventually("Waivers are served", async || get(&plane, "get waivers -A").await).await;
+    let grant = async |name: &str, left: Duration| {
+        let ends = jiff::Timestamp::now() + left;
+        let waiver = json!({
+            "apiVersion": "portcullis.dev/v1alpha1", "kind": "Waiver",
+            "metadata": { "name": name, "namespace": "shop" },
+            "spec": { "rules": ["NP001"], "match": {}, "owner": "payments", "reason": "moves", "expires": ends.to_string() },
+        });
+        plane.apply(&waiver.to_string()).await;
+    };
+    let day = Duration::from_hours(24);
+    grant("far", 20 * day).await;
+    grant("fortnight", 13 * day).await;
+    grant("week", 6 * day).await;
+    grant("day", day / 2).await;
+    let arguments = ["--audit", "--namespace", "portcullis", "--identity", "first", "--audit-every", "2"];
+    let gate =
+        Gate::start(Setup { cluster: Knows::Live(plane.kubeconfig()), arguments: &arguments, ..Setup::default() })
+            .await;
+    // Which waivers were told of, and at which stages.
+    let told = async || {
+        let events = get(&plane, "get events.events.k8s.io -n shop").await.unwrap();
+        let ends = events["items"].as_array().unwrap().iter().filter(|it| it["reason"] == "WaiverEnds");
+        let stages = ends.map(|it| {
+            let (_, stage) = it["note"].as_str().unwrap().split_once("ends in less than ").unwrap();
+            format!("{} {}", it["regarding"]["name"].as_str().unwrap(), stage.split_once(',').unwrap().0)
+        });
+        let mut stages: Vec<_> = stages.collect();
+        stages.sort();
+        stages
+    };
+    let is_told = async |expected: &[&str]| {
+        eventually(format!("this is told: {expected:?}"), async || (told().await == expected).then_some(())).await;
+        audited_again(&gate).await;
+        audited_again(&gate).await;
+        assert_eq!(told().await, expected, "once for a stage");
+    };
+    let counts = async |expected: [i32; 4]| {
+        let states = ["active", "expires_within_14_days", "expires_within_7_days", "expires_within_1_day"];
+        for (state, count) in states.into_iter().zip(expected) {
+            let counted = gate.metric("portcullis_waivers", &format!("state=\"{state}\"")).await;
+            assert!((counted - f64::from(count)).abs() < 0.1, "{state}: {counted}");
+        }
+    };
+    is_told(&["day 1 day", "fortnight 14 days", "week 7 days"]).await;
+    counts([4, 3, 2, 1]).await;
+
+    // One by the hand of its owner, the other by the passing of time.
+    grant("fortnight", 5 * day).await;
+    grant("far", 7 * day + Duration::from_secs(15)).await;
+    eventually("the stage before is told", async || told().await.contains(&"far 14 days".to_owned()).then_some(()))
+        .await;
+    is_told(&["day 1 day", "far 14 days", "far 7 days", "fortnight 14 days", "fortnight 7 days", "week 7 days"]).await;
+    counts([4, 4, 4, 1]).await;
+}
+
+#[tokio::test]
 async fn ten_thousand_findings_flood_neither_reports_nor_events() {
     let plane = ControlPlane::new().await;
     plane.apply(&openreports()).await;
@@ -319,6 +380,24 @@ async fn the_audit_of_a_laptop_shows_how_each_namespace_stands_and_what_may_not_
     assert!(err.contains("there is no namespace `shpo`, did you mean `shop`?"), "{err}");
 }
 
+/// Refuses Events in one namespace.
+const NO_EVENTS: &str = "
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: no-events}
+spec:
+  failurePolicy: Fail
+  matchConstraints: {resourceRules: [{apiGroups: [events.k8s.io], apiVersions: [v1], operations: [CREATE], resources: [events]}]}
+  validations: [{expression: 'object.metadata.namespace != \"aaa\"', message: no events here}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: no-events}
+spec: {policyName: no-events, validationActions: [Deny]}
+";
+
+const AN_EVENT: &str = "{apiVersion: events.k8s.io/v1, kind: Event, metadata: {name: a, namespace: aaa}, eventTime: '2026-01-01T00:00:00.000000Z', action: A, reason: A, type: Normal, reportingController: a.b/c, reportingInstance: a, regarding: {kind: Pod, namespace: aaa, name: a}}";
+
 #[tokio::test]
 async fn what_one_namespace_refuses_keeps_nothing_from_the_others() {
     let plane = ControlPlane::new().await;
@@ -329,9 +408,45 @@ async fn what_one_namespace_refuses_keeps_nothing_from_the_others() {
     let full = "{\"status\":{\"hard\":{\"count/reports.openreports.io\":\"0\"},\"used\":{\"count/reports.openreports.io\":\"0\"}}}";
     let words = ["patch", "resourcequota", "none", "-n", "aaa", "--subresource=status", "--type=merge", "-p", full];
     assert!(plane.kubectl(words, "").await.succeeded);
-    let _gate = auditor(&plane, "first").await;
+    plane.apply(NO_EVENTS).await;
+    eventually("Events are refused", async || {
+        let said = plane.kubectl(["create", "--dry-run=server", "-f", "-"], AN_EVENT).await;
+        said.stderr.contains("no events here").then_some(())
+    })
+    .await;
+    let arguments = ["--audit", "--namespace", "portcullis", "--identity", "first", "--audit-every", "3"];
+    let gate =
+        Gate::start(Setup { cluster: Knows::Live(plane.kubeconfig()), arguments: &arguments, ..Setup::default() })
+            .await;
     report(&plane, "reports.openreports.io", |it| it["summary"]["fail"] == 1).await;
     assert!(get(&plane, "get reports.openreports.io portcullis -n aaa").await.is_none(), "the quota holds");
+
+    // It is no failure, and is said once however many audits follow.
+    audited_again(&gate).await;
+    for namespace in ["aaa", "shop"] {
+        let words = ["label", "namespace", namespace, "portcullis.dev/mode=audit"];
+        assert!(plane.kubectl(words, "").await.succeeded);
+    }
+    eventually("an Event where they are taken", async || {
+        let events = get(&plane, "get events.events.k8s.io -n shop").await?;
+        events["items"].as_array()?.iter().find(|it| it["reason"] == "PolicyWarning").cloned()
+    })
+    .await;
+    audited_again(&gate).await;
+    assert!(gate.metric("portcullis_audit_last_success_timestamp_seconds", "").await > 0.0);
+    assert!((gate.metric("portcullis_reports_refused", "").await - 1.0).abs() < 0.1);
+    assert!(gate.metric("portcullis_events_total", "result=\"refused\"").await >= 1.0);
+    let complaints = gate.logged("the API server refuses what the audit writes in a namespace");
+    let told: Vec<_> = complaints.iter().map(|line| (&line["namespace"], &line["what"])).collect();
+    assert_eq!(told, [(&"aaa".into(), &"report".into()), (&"aaa".into(), &"event".into())], "{complaints:#?}");
+    assert_eq!(gate.logged("what the audit found cannot be told, and is tried again").len(), 0);
+
+    assert!(plane.kubectl(["delete", "resourcequota", "none", "-n", "aaa"], "").await.succeeded);
+    eventually("the report is there", async || get(&plane, "get reports.openreports.io portcullis -n aaa").await).await;
+    eventually("nothing is missing", async || {
+        (gate.metric("portcullis_reports_refused", "").await < 0.1).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -364,6 +479,52 @@ async fn what_is_found_of_a_namespace_itself_or_in_an_exempt_one_is_told_like_an
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn what_changed_while_nobody_audited_is_told_by_whoever_audits_next() {
+    let plane = ControlPlane::new().await;
+    plane.apply(&openreports()).await;
+    plane.apply(OPEN).await;
+    plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: bank}}").await;
+    let events = async || {
+        let events = get(&plane, "get events.events.k8s.io -A").await.unwrap();
+        let own =
+            events["items"].as_array().unwrap().iter().filter(|it| it["reportingController"] == "portcullis.dev/audit");
+        let said = own.map(|it| format!("{} {}", it["reason"], it["regarding"]["name"]).replace('"', ""));
+        let mut said: Vec<_> = said.collect();
+        said.sort();
+        said
+    };
+    let is_over = async |gate: &Gate| {
+        eventually("the first audit is over", async || {
+            (gate.metric("portcullis_audit_last_success_timestamp_seconds", "").await > 0.0).then_some(())
+        })
+        .await;
+    };
+    for identity in ["first", "second"] {
+        let gate = auditor(&plane, identity).await;
+        is_over(&gate).await;
+        gate.stop().await;
+        assert_eq!(events().await, [""; 0], "nothing has changed before {identity}");
+    }
+
+    plane.apply(CLOSED).await;
+    let label = ["label", "namespace", "bank", "portcullis.dev/mode=audit"];
+    assert!(plane.kubectl(label, "").await.succeeded);
+    // Of what came new there is nothing to compare with.
+    plane
+        .apply("{apiVersion: v1, kind: Namespace, metadata: {name: late, labels: {portcullis.dev/mode: audit}}}")
+        .await;
+    let gate = auditor(&plane, "third").await;
+    is_over(&gate).await;
+    let told = ["PolicyMended cart", "PolicyWarning bank"];
+    assert_eq!(events().await, told);
+    gate.stop().await;
+
+    let gate = auditor(&plane, "fourth").await;
+    is_over(&gate).await;
+    assert_eq!(events().await, told, "it is told once");
 }
 
 #[tokio::test]

@@ -25,8 +25,13 @@ fn deployment(name: &str) -> String {
 
 /// A control plane that knows Waivers, with a gate that has noticed it.
 async fn plane_and_gate() -> (ControlPlane, Gate) {
+    plane_and_gate_with("").await
+}
+
+/// The same with this configuration.
+async fn plane_and_gate_with(config: &str) -> (ControlPlane, Gate) {
     let plane = ControlPlane::new().await;
-    let gate = Gate::start(Setup { cluster: Knows::Live(plane.kubeconfig()), ..Setup::default() }).await;
+    let gate = Gate::start(Setup { cluster: Knows::Live(plane.kubeconfig()), config, ..Setup::default() }).await;
     let (_, ready) = gate.get("/readyz?verbose").await.unwrap();
     assert!(ready.contains(&format!("[+]{NAME} ok: not installed\n")), "{ready}");
     Registration::new(&plane, &gate, Through::Url, "waivers").await;
@@ -84,6 +89,40 @@ async fn a_waiver_that_would_waive_nothing_is_refused_with_what_to_write() {
     let unknown = kubectl(&waiver("unknown", "2099-12-31").replace("NP001", "no-such-rule")).await;
     Scene::denied(&unknown, "CL006");
     assert!(unknown.stderr.contains("these can: `missing-default-deny`"), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn a_waiver_cannot_be_prolonged_for_ever() {
+    let (plane, _gate) = plane_and_gate_with("waivers: {maxDays: {high: 1}, renewals: 1}").await;
+    let kubectl = async |input: &str| plane.kubectl(["apply", "-f", "-"], input).await;
+    let day = |time: Timestamp| time.to_string().split_once('T').unwrap().0.to_owned();
+    let now = Timestamp::now();
+    let tomorrow = now + Duration::from_hours(24);
+    let granted = kubectl(&waiver("legacy", day(now))).await;
+    assert!(granted.succeeded, "{granted:?}");
+
+    // It was granted two days ago and prolonged once, so today is its last day.
+    let created = now - Duration::from_hours(48);
+    let written = format!("{created:.0}");
+    plane
+        .rewrite("/registry/portcullis.dev/waivers/shop/legacy", |stored| {
+            stored["metadata"]["creationTimestamp"] = written.as_str().into();
+        })
+        .await;
+    eventually("the API server has met the older Waiver", async || {
+        let said = plane.kubectl(["get", "waiver", "legacy", "-n", "shop", "-o", "yaml"], "").await;
+        said.stdout.contains(&written).then_some(())
+    })
+    .await;
+    let prolonged = kubectl(&waiver("legacy", day(tomorrow))).await;
+    Scene::denied(&prolonged, "CL006");
+    let limit =
+        format!("has been prolonged as often as it may be: 1 times 1 days since it was created on {}", day(created));
+    assert!(prolonged.stderr.contains(&limit), "{prolonged:?}");
+    assert!(prolonged.stderr.contains(&format!("write `{}` or an earlier day", day(now))), "{prolonged:?}");
+    // Whoever decides anew may have as much.
+    let anew = kubectl(&waiver("anew", day(tomorrow))).await;
+    assert!(anew.succeeded, "{anew:?}");
 }
 
 #[tokio::test]

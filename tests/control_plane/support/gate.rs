@@ -189,6 +189,11 @@ impl Gate {
         self.process.assert_running();
     }
 
+    /// Sends a signal such as `STOP`.
+    pub(crate) fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
     /// Sends SIGTERM and waits until it has ended.
     pub(crate) async fn stop(self) -> ExitStatus {
         let Self { process, folder, .. } = self;

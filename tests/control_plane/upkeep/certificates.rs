@@ -180,3 +180,53 @@ async fn a_secret_that_is_deleted_or_spoiled_is_replaced_and_no_call_fails() {
     load.end_without_failure().await;
     gates.iter_mut().for_each(Gate::assert_running);
 }
+
+/// A replica that serves, hears nothing for now, and whose Secret is gone; with its authority.
+async fn frozen_without_secret(home: &Home<'_>) -> (Gate, String) {
+    home.register().await;
+    let gate = home.begin_at(elsewhere(), &[]).await;
+    gate.is_ready().await;
+    let authority = home.member("ca.crt").await;
+    gate.signal("STOP");
+    let words = ["delete", "secret", "gate-tls", "--namespace", home.name];
+    assert!(home.plane.kubectl(words, "").await.succeeded);
+    (gate, authority)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_secret_is_left_to_a_replica_that_knows_what_was_in_it() {
+    let home = Home::new(ControlPlane::shared().await, "left").await;
+    let (first, old) = frozen_without_secret(&home).await;
+    let second = home.begin_at(elsewhere(), &[]).await;
+    eventually("the second has found the Secret gone", async || {
+        let (waits, writes) = ("a lost Secret is left to replicas that know what was in it", "certificate written");
+        (second.logged(waits).len() + second.logged(writes).len() > 0).then_some(())
+    })
+    .await;
+    first.signal("CONT");
+    let restored = eventually("the Secret is there", async || {
+        Some(home.member("ca.crt").await).filter(|authority| !authority.is_empty())
+    })
+    .await;
+    assert_eq!(restored, old);
+    second.is_ready().await;
+    assert_eq!((first.logged("certificate written").len(), second.logged("certificate written").len()), (2, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nobody_knows_the_lost_secret_what_is_still_served_stays_trusted() {
+    let home = Home::new(ControlPlane::shared().await, "begun").await;
+    let (first, old) = frozen_without_secret(&home).await;
+    let second = home.begin_at(elsewhere(), &[]).await;
+    second.is_ready().await;
+    let new = home.member("ca.crt").await;
+    assert_ne!(new, old);
+    let bundle = decoded(&home.entry().await["clientConfig"]["caBundle"]);
+    assert_eq!(certificates(&bundle), [certificates(&new), certificates(&old)].concat());
+    shown(&second, &home, &bundle).await.unwrap();
+    // The first goes over to what there is now, and keeps both trusted.
+    first.signal("CONT");
+    eventually("the first shows a certificate of the new authority", async || shown(&first, &home, &new).await.ok())
+        .await;
+    assert_eq!(decoded(&home.entry().await["clientConfig"]["caBundle"]), bundle);
+}
