@@ -133,7 +133,9 @@ impl Publisher {
         for finding in &scan.findings {
             findings.entry(finding.namespace.as_deref().unwrap_or_default()).or_default().push(finding);
         }
-        let judged: Vec<_> = rules.rules.iter().map(|active| active.rule.meta()).collect();
+        // A rule that failed has not passed anywhere.
+        let has_answered = |meta: &&Meta| !scan.findings.iter().any(|it| it.failed == Some(*meta));
+        let judged: Vec<_> = rules.rules.iter().map(|active| active.rule.meta()).filter(has_answered).collect();
         // In the cluster as a whole a rule passes where it does in every namespace.
         let is_passed = |meta: &&Meta| !scan.findings.iter().any(|it| it.rule.code == meta.code);
         let passed: Vec<_> = judged.iter().copied().filter(is_passed).collect();
@@ -331,10 +333,10 @@ mod tests {
 
     use super::*;
 
-    /// A publisher, and what its API server was asked to write; it has openreports and takes nothing
-    /// in the namespace `full`.
-    fn publisher() -> (Publisher, Arc<Mutex<Vec<String>>>) {
-        let written = Arc::<Mutex<Vec<String>>>::default();
+    /// A publisher, and what its API server was asked to write, with its path; it has openreports and
+    /// takes nothing in the namespace `full`.
+    fn publisher() -> (Publisher, Arc<Mutex<Vec<(String, Value)>>>) {
+        let written = Arc::<Mutex<Vec<_>>>::default();
         let writing = Arc::clone(&written);
         let service = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
             let written = Arc::clone(&writing);
@@ -342,7 +344,8 @@ mod tests {
                 let path = request.uri().path().to_owned();
                 let is_write = request.method() != axum::http::Method::GET;
                 if is_write {
-                    written.lock().unwrap().push(path.clone());
+                    let body = request.into_body().collect_bytes().await.unwrap();
+                    written.lock().unwrap().push((path.clone(), serde_json::from_slice(&body).unwrap()));
                 }
                 let version = json!({ "groupVersion": "openreports.io/v1alpha1", "version": "v1alpha1" });
                 let (code, answer) = match path.as_str() {
@@ -360,20 +363,44 @@ mod tests {
         (Publisher::new(Client::new(service, "default"), Metrics::default(), Duration::from_mins(10)), written)
     }
 
+    /// What is found in a cluster of these namespaces, in which nothing is.
+    fn scanned(rules: &RuleSet, namespaces: &[&str]) -> Scan {
+        let mut index = crate::cluster::Index::new();
+        for name in namespaces {
+            let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
+            index.apply(crate::k8s::lower_value(&namespace, "default").object.unwrap());
+        }
+        crate::audit::scan(rules, &index.snapshot(), jiff::Timestamp::now())
+    }
+
+    #[tokio::test]
+    async fn a_rule_that_failed_is_not_said_to_pass() {
+        let (mut publisher, written) = publisher();
+        let rules = crate::config::Settings::default().rule_set();
+        let mut scan = scanned(&rules, &["shop"]);
+        let cluster = crate::model::ObjectRef { kind: "Cluster".into(), namespace: None, name: "cluster".into() };
+        let failed = crate::rules::entry("dns-blackhole").map(|entry| entry.meta);
+        let path = crate::model::FieldPath::root();
+        scan.findings.push(Finding { failed, ..Finding::new(None, cluster, path, "it failed".to_owned()) });
+        publisher.publish(&rules, &scan, || true).await.unwrap();
+        let written = written.lock().unwrap().clone();
+        assert_eq!(written.len(), 2, "the namespace's and the cluster's");
+        for (path, report) in written {
+            let results = report["results"].as_array().unwrap();
+            let of = |policy: &str| results.iter().find(|it| it["policy"] == policy).map(|it| it["result"].clone());
+            assert_eq!((of("dns-blackhole"), of("wildcard-ip-block")), (None, Some("pass".into())), "{path}");
+        }
+    }
+
     #[tokio::test]
     async fn a_report_that_is_refused_is_not_tried_again_before_the_next_pass_and_nothing_fails() {
         let (mut publisher, written) = publisher();
         let rules = crate::config::Settings::default().rule_set();
-        let mut index = crate::cluster::Index::new();
-        for name in ["full", "shop"] {
-            let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
-            index.apply(crate::k8s::lower_value(&namespace, "default").object.unwrap());
-        }
-        let scan = crate::audit::scan(&rules, &index.snapshot(), jiff::Timestamp::now());
+        let scan = scanned(&rules, &["full", "shop"]);
         for _ in 0..3 {
             publisher.publish(&rules, &scan, || true).await.unwrap();
         }
-        let of = |namespace: &str| written.lock().unwrap().iter().filter(|path| path.contains(namespace)).count();
+        let of = |namespace: &str| written.lock().unwrap().iter().filter(|(path, _)| path.contains(namespace)).count();
         assert_eq!((of("/full/"), of("/shop/"), publisher.refusals.count()), (1, 1, 1));
     }
 

@@ -18,6 +18,8 @@ pub struct Finding {
     pub rests_on_state: bool,
     /// Whether it was found for want of something, which may be there by now.
     pub rests_on_absence: bool,
+    /// The rule that did not answer, where that is what was found.
+    pub failed: Option<&'static Meta>,
     /// By whose leave it stands for now; its action is then to record it, at most.
     pub waived: Option<Waived>,
     /// The namespace it is in.
@@ -48,6 +50,7 @@ impl Finding {
             standing: false,
             rests_on_state: false,
             rests_on_absence: false,
+            failed: None,
             waived: None,
             namespace,
             object,

@@ -115,11 +115,12 @@ impl RuleSet {
         findings
     }
 
-    fn rule_failed(&self, failed: &Meta, reviewed: &ObjectRef, cluster: &Cluster) -> Finding {
+    fn rule_failed(&self, failed: &'static Meta, reviewed: &ObjectRef, cluster: &Cluster) -> Finding {
         let namespace = reviewed.namespace.as_ref().unwrap_or(&reviewed.name);
         let message = format!("rule `{}` ({}) failed while it judged {reviewed}", failed.name, failed.code);
         Finding {
             rule: &CL_RULE_FAILED,
+            failed: Some(failed),
             action: self.on_error.min(self.mode_in(cluster, namespace).ceiling()),
             why:
                 "the rule did not answer, so nothing is known about what it would have said; the other rules did answer"

@@ -262,10 +262,12 @@ impl WaiverSettings {
                 self.renewals.0,
                 day_of(waiver.created.unwrap_or(now))
             ),
-            help: format!(
-                "write `{}` or an earlier day; for longer, let its owner decide anew and create another",
-                day_of(last)
-            ),
+            help: if end_of_day(last) > now {
+                let last = day_of(last);
+                format!("write `{last}` or an earlier day; for longer, let its owner decide anew and create another")
+            } else {
+                "let its owner decide anew, and create another".to_owned()
+            },
         })
     }
 

@@ -119,6 +119,9 @@ fn one_is_prolonged_as_often_as_the_configuration_lets_it_be() {
         .is(&["deny CL006"])
         .mentions("2 times 30 days since it was created on 2026-11-01")
         .mentions("write `2027-01-30` or an earlier day");
+    // No day is left to write.
+    let said = prolonged("2027-02-05T12:00:00Z", "2027-02-10");
+    said.is(&["deny CL006"]).mentions("let its owner decide anew, and create another").does_not_mention("2027-01-30");
 }
 
 #[test]
