@@ -24,7 +24,7 @@ use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
 pub use answer::Answer;
 pub use oversize::too_large;
-pub use own::CONFIGURATION_KEY;
+pub use own::{CONFIGURATION_KEY, configuration_in};
 pub use probe::PROBE;
 pub use registration::{FailurePolicy, GUARD, Options, Registration, SYSTEM_NAMESPACES, Target};
 pub use sight::{Doubt, Sight};

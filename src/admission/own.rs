@@ -61,22 +61,27 @@ struct Written {
     settings: Result<Settings, Error>,
 }
 
-/// The configuration in a ConfigMap, if there is one: a file in the gate's pod comes of either field.
 fn configuration(object: Option<&RawValue>) -> Option<Written> {
+    let (field, bytes) = configuration_in(object?.get())?;
+    Some(Written { field, settings: config::decode(CONFIGURATION_KEY, bytes) })
+}
+
+/// The configuration in a ConfigMap that is written as JSON, and the field it is in; nothing where it
+/// holds none. A file in the gate's pod comes of either field.
+pub fn configuration_in(config_map: &str) -> Option<(FieldPath, Vec<u8>)> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct ConfigMap {
         data: Option<BTreeMap<String, String>>,
         binary_data: Option<BTreeMap<String, String>>,
     }
-    let ConfigMap { data, binary_data } = serde_json::from_str(object?.get()).ok()?;
+    let ConfigMap { data, binary_data } = serde_json::from_str(config_map).ok()?;
     let field = |name: &str| FieldPath::new(name).field(CONFIGURATION_KEY);
-    let (field, bytes) = match data.and_then(|mut data| data.remove(CONFIGURATION_KEY)) {
-        Some(text) => (field("data"), text.into_bytes()),
+    match data.and_then(|mut data| data.remove(CONFIGURATION_KEY)) {
+        Some(text) => Some((field("data"), text.into_bytes())),
         // What is no Base64 the API server does not store.
-        None => (field("binaryData"), STANDARD.decode(binary_data?.remove(CONFIGURATION_KEY)?).ok()?),
-    };
-    Some(Written { field, settings: config::decode(CONFIGURATION_KEY, bytes) })
+        None => Some((field("binaryData"), STANDARD.decode(binary_data?.remove(CONFIGURATION_KEY)?).ok()?)),
+    }
 }
 
 /// What is said of a configuration, with the most it deserves.

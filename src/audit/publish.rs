@@ -333,10 +333,13 @@ mod tests {
 
     use super::*;
 
+    /// Paths that were written to, and what was.
+    type Writes = Arc<Mutex<Vec<(String, Value)>>>;
+
     /// A publisher, and what its API server was asked to write, with its path; it has openreports and
     /// takes nothing in the namespace `full`.
-    fn publisher() -> (Publisher, Arc<Mutex<Vec<(String, Value)>>>) {
-        let written = Arc::<Mutex<Vec<_>>>::default();
+    fn publisher() -> (Publisher, Writes) {
+        let written = Writes::default();
         let writing = Arc::clone(&written);
         let service = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
             let written = Arc::clone(&writing);

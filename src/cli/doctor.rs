@@ -10,7 +10,9 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::{Outcome, Output, Said, pretty, settings};
-use crate::doctor::{Check, Questions, Verdict, examine, look};
+use crate::admission::CONFIGURATION_KEY;
+use crate::config::{self, Settings};
+use crate::doctor::{Check, Origin, Questions, Verdict, configuration, examine, look};
 use crate::{prose, source};
 
 /// Looks at a live cluster for what keeps the gate from guarding it.
@@ -40,7 +42,8 @@ pub(super) struct Args {
     /// Sends no dry run
     #[arg(long)]
     no_probe: bool,
-    /// The configuration of the gate; left out, its defaults
+    /// The configuration of the gate; left out, that of its ConfigMap, which is named as its
+    /// registration is
     #[arg(long, value_name = "FILE", env = "PORTCULLIS_CONFIG")]
     config: Option<PathBuf>,
     /// The kubeconfig of the cluster; left out, `KUBECONFIG`, else the pod's own account
@@ -61,20 +64,24 @@ pub(super) struct Args {
 const WIDTH: usize = 96;
 
 pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
-    let settings = settings(args.config.as_deref())?;
-    let mut rules = settings.rule_set();
-    rules.environment.own_namespace = Some(args.namespace.as_str().into());
-    let questions = Questions {
-        namespace: args.namespace.clone(),
-        webhook: args.webhook.clone(),
-        probe: (!args.no_probe).then(|| args.probe_namespace.clone()),
-        mesh_root: settings.mesh.expected_root().to_owned(),
-        patience: Duration::from_secs(args.timeout),
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let facts = runtime.context("the runtime cannot be started")?.block_on(async {
-        let configuration = source::configuration(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
-        anyhow::Ok(look(configuration, questions).await?)
+    let (facts, rules) = runtime.context("the runtime cannot be started")?.block_on(async {
+        let client = source::configuration(args.kubeconfig.as_deref(), args.context.as_deref()).await?;
+        let (settings, configuration) = match &args.config {
+            Some(path) => (settings(Some(path))?, Origin::File(path.display().to_string())),
+            None => found(client.clone(), args).await,
+        };
+        let questions = Questions {
+            namespace: args.namespace.clone(),
+            webhook: args.webhook.clone(),
+            probe: (!args.no_probe).then(|| args.probe_namespace.clone()),
+            mesh_root: settings.mesh.expected_root().to_owned(),
+            configuration,
+            patience: Duration::from_secs(args.timeout),
+        };
+        let mut rules = settings.rule_set();
+        rules.environment.own_namespace = Some(args.namespace.as_str().into());
+        anyhow::Ok((look(client, questions).await?, rules))
     })?;
     let checks = examine(&facts, &rules);
     said.out = match args.output {
@@ -83,6 +90,23 @@ pub(super) fn run(args: &Args, said: &mut Said) -> anyhow::Result<Outcome> {
     };
     let is_bad = checks.iter().any(|check| check.verdict == Verdict::Bad);
     Ok(if is_bad { Outcome::Findings } else { Outcome::Clean })
+}
+
+/// The configuration in the gate's ConfigMap; the defaults where there is none that can be used.
+async fn found(client: kube::Config, args: &Args) -> (Settings, Origin) {
+    let name = format!("{}/{}", args.namespace, args.webhook);
+    let patience = Duration::from_secs(args.timeout);
+    let read = tokio::time::timeout(patience, configuration(client, &args.namespace, &args.webhook)).await;
+    match read.unwrap_or_else(|_| Err("the API server does not answer in time".to_owned())) {
+        Ok(bytes) => match config::decode(CONFIGURATION_KEY, bytes) {
+            Ok(settings) => (settings, Origin::ConfigMap(name)),
+            Err(error) => {
+                let problems = error.to_string().lines().map(str::to_owned).collect();
+                (Settings::default(), Origin::Refused(name, problems))
+            }
+        },
+        Err(why) => (Settings::default(), Origin::Unknown(format!("ConfigMap {name}: {why}"))),
+    }
 }
 
 /// For programs: the names of checks and their verdicts stay, the texts may change.

@@ -2,9 +2,38 @@
 
 use std::collections::BTreeMap;
 
-use super::{Check, Facts, Verdict};
+use super::{Check, Facts, Origin, Verdict};
 use crate::admission::{plural, reads};
-use crate::rules::{Finding, RuleSet};
+use crate::rules::{Finding, Mode, RuleSet};
+
+/// By what configuration the gate judges, and whether it denies anything.
+pub(super) fn configuration(facts: &Facts, rules: &RuleSet) -> Check {
+    const NAME: &str = "configuration";
+    let (profile, mode) = (rules.profile.as_str(), rules.environment.mode);
+    let by = format!("profile `{profile}`, mode `{}`", mode.as_str());
+    let place = match &facts.configuration {
+        Origin::File(path) => format!("`{path}`"),
+        Origin::ConfigMap(name) => format!("ConfigMap {name}"),
+        Origin::Refused(name, problems) => {
+            return Check::bad(NAME, format!("the configuration in ConfigMap {name} is not one the gate takes"))
+                .facts(problems.iter().cloned())
+                .means("gates that run keep the last good one, and a gate that starts with this one does not start")
+                .advice("correct it; `portcullis config check FILE` tries one");
+        }
+        Origin::Unknown(why) => {
+            return Check::attention(NAME, format!("the gate's configuration is not known: {why}"))
+                .facts([format!("the defaults are taken for it: {by}")])
+                .means("what rests on it below may be otherwise")
+                .advice("`--config` names a file with it");
+        }
+    };
+    match mode {
+        Mode::Enforce => Check::good(NAME, format!("the gate judges by {place}: {by}")),
+        Mode::Warn | Mode::Audit => Check::attention(NAME, format!("the gate judges by {place}: {by}"))
+            .means("nothing is denied but in namespaces whose label `portcullis.dev/mode` says so")
+            .advice("`portcullis audit` shows what enforcing would deny; enforce namespace by namespace, then all"),
+    }
+}
 
 /// Which rules only warn, for want of something they rest on.
 pub(super) fn judging(facts: &Facts, rules: &RuleSet) -> Check {

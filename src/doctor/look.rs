@@ -12,7 +12,8 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::registration::{entries, own};
-use super::{Facts, Known, cni, handshake};
+use super::{Facts, Known, Origin, cni, handshake};
+use crate::admission::{CONFIGURATION_KEY, configuration_in};
 use crate::source::{Live, LiveError};
 use crate::telemetry::Telemetry;
 use crate::upkeep;
@@ -33,6 +34,8 @@ pub struct Questions {
     pub probe: Option<String>,
     /// The namespace of the mesh's own configuration.
     pub mesh_root: String,
+    /// Where the configuration was found.
+    pub configuration: Origin,
     /// How long the cluster may take to be listed.
     pub patience: Duration,
 }
@@ -49,6 +52,17 @@ pub enum Error {
     /// The API server does not answer.
     #[error("the API server does not answer: {0}")]
     Unanswered(String),
+}
+
+/// The configuration in the gate's ConfigMap, which is named as its registration is; else why there is
+/// none.
+pub async fn configuration(config: Config, namespace: &str, name: &str) -> Known<Vec<u8>> {
+    let client = Client::try_from(config).map_err(|error| upkeep::said(&error))?;
+    let path = format!("/api/v1/namespaces/{namespace}/configmaps/{name}");
+    let request = hyper::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
+    let found: Value = client.request(request).await.map_err(|error| upkeep::said(&error))?;
+    let configuration = configuration_in(&found.to_string()).map(|(_, bytes)| bytes);
+    configuration.ok_or_else(|| format!("it has no key `{CONFIGURATION_KEY}`"))
 }
 
 /// Gathers what is to be known.
@@ -101,6 +115,7 @@ pub async fn look(config: Config, questions: Questions) -> Result<Facts, Error> 
     let facts = Facts {
         namespace: questions.namespace,
         webhook: questions.webhook,
+        configuration: questions.configuration,
         now: Timestamp::now(),
         signals,
         cluster,

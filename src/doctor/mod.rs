@@ -5,8 +5,8 @@
 //! read is a dry run of a known violation, which the gate has to deny.
 //!
 //! What it needs is what the gate itself may read, and beside that `list` of DaemonSets, nodes, and
-//! Deployments in `kube-system`; `get` of the ConfigMaps of [`cni::CONFIG_MAPS`] there; and, for the
-//! dry run, `create` of NetworkPolicies in the probe's namespace. What may not be read is said, and
+//! Deployments in `kube-system`; `get` of the ConfigMaps of [`cni::CONFIG_MAPS`] there, and of the
+//! gate's own in its namespace, unless a file is given; and, for the dry run, `create` of NetworkPolicies in the probe's namespace. What may not be read is said, and
 //! counts as unknown.
 
 pub mod cni;
@@ -34,7 +34,7 @@ use crate::rules::RuleSet;
 use crate::upkeep::Proof;
 
 pub use handshake::Served;
-pub use look::{Error, Questions, look};
+pub use look::{Error, Questions, configuration, look};
 
 /// What was asked for, or why it could not be had.
 pub type Known<T> = Result<T, String>;
@@ -50,6 +50,8 @@ pub struct Facts {
     pub now: Timestamp,
     /// What tells of an implementation of NetworkPolicy.
     pub signals: cni::Signals,
+    /// Where the configuration was found that the rules are of.
+    pub configuration: Origin,
     /// The cluster as rules see it.
     pub cluster: Arc<Cluster>,
     /// What of it may not be read.
@@ -60,6 +62,19 @@ pub struct Facts {
     pub served: Known<Served>,
     /// What came of the dry run; nothing where none was sent.
     pub proof: Option<Proof>,
+}
+
+/// Where the gate's configuration was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// In a file that was given.
+    File(String),
+    /// In the gate's ConfigMap: `portcullis/portcullis`.
+    ConfigMap(String),
+    /// In that ConfigMap, with errors: the defaults are taken.
+    Refused(String, Vec<String>),
+    /// Nowhere, for this reason: the defaults are taken.
+    Unknown(String),
 }
 
 /// How a check came out.
@@ -146,7 +161,9 @@ impl fmt::Display for Verdict {
 /// Everything there is to say, in the order in which to mend it.
 pub fn examine(facts: &Facts, rules: &RuleSet) -> Vec<Check> {
     let mut checks = vec![enforcement(&cni::detect(&facts.signals))];
+    checks.push(judging::configuration(facts, rules));
     checks.extend(registration::registered(facts));
+    checks.extend(registration::covers(facts, rules));
     checks.push(proof(facts));
     checks.push(certificate::certificate(facts));
     checks.push(judging::judging(facts, rules));

@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::{Check, Facts};
 use crate::admission::{GUARD, SYSTEM_NAMESPACES};
 use crate::model::{Labels, Operator, Requirement, Selector, Str};
+use crate::rules::RuleSet;
+use crate::upkeep::{self, Gaps};
 
 /// One webhook of a configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -164,6 +166,28 @@ pub(super) fn registered(facts: &Facts) -> Vec<Check> {
             .advice("set the failure policy to `Fail` once the gate has proved itself")
     };
     vec![check.facts(told), unseen(facts, &all)]
+}
+
+/// Whether the registration asks about all that the rules judge; nothing where there is none.
+pub(super) fn covers(facts: &Facts, rules: &RuleSet) -> Option<Check> {
+    const NAME: &str = "coverage";
+    let Gaps { unasked, left_out } = upkeep::gaps(own(facts)?, rules, &facts.namespace);
+    let told = left_out.iter().map(|what| format!("leaves out {what}"));
+    let told = unasked.iter().map(|what| format!("does not ask about {what}")).chain(told);
+    if unasked.is_empty() && left_out.is_empty() {
+        return Some(Check::good(NAME, "the registration asks about all that the rules judge"));
+    }
+    let check = if unasked.is_empty() {
+        Check::attention(NAME, "the registration leaves out what the configuration does not exempt")
+    } else {
+        Check::bad(NAME, "the registration does not ask about all that the rules judge")
+    };
+    Some(
+        check
+            .facts(told)
+            .means("what it leaves out passes unjudged; it was narrowed on purpose, changed by hand, or is of another version")
+            .advice("`helm upgrade` with the values you have, or `portcullis webhook`, makes one that fits the configuration"),
+    )
 }
 
 /// The namespaces of which the gate is sent nothing.

@@ -55,6 +55,7 @@ fn facts() -> Facts {
         webhook: "gate".to_owned(),
         now: "2026-11-21T08:00:00Z".parse().unwrap(),
         signals: cni::Signals::default(),
+        configuration: Origin::ConfigMap("guard/gate".to_owned()),
         cluster: cluster(WORLD),
         unread: Vec::new(),
         webhooks: Ok(vec![own(not_in(&["guard", "kube-system"]), "Fail")]),
@@ -239,4 +240,54 @@ fn a_certificate_is_held_against_the_bundle() {
     check(&Facts { webhooks: registered(&both), served: serving(&der), ..facts() }, "certificate", Verdict::Good);
     let late = Facts { now: "2027-02-01T00:00:00Z".parse().unwrap(), ..ending };
     assert!(check(&late, "certificate", Verdict::Bad).contains("has expired"));
+}
+
+#[test]
+fn by_what_the_gate_judges_is_told_and_whether_it_denies_anything() {
+    let with = |origin, settings: &str| {
+        let rules = crate::config::read(yaml::Source::new("c", settings)).unwrap().rule_set();
+        let checks = examine(&Facts { configuration: origin, ..facts() }, &rules);
+        let check = checks.into_iter().find(|check| check.name == "configuration").unwrap();
+        (check.verdict, format!("{}\n{}", check.found, check.facts.join("\n")))
+    };
+    let here = || Origin::ConfigMap("guard/gate".to_owned());
+    let (verdict, said) = with(here(), "profile: restricted");
+    assert_eq!(verdict, Verdict::Good);
+    assert!(said.contains("ConfigMap guard/gate: profile `restricted`, mode `enforce`"), "{said}");
+    assert_eq!(with(here(), "mode: warn").0, Verdict::Attention);
+    let (verdict, said) =
+        with(Origin::Refused("guard/gate".to_owned(), vec!["portcullis.yaml:1:1: no".to_owned()]), "");
+    assert_eq!(verdict, Verdict::Bad);
+    assert!(said.contains("portcullis.yaml:1:1: no"), "{said}");
+    let (verdict, said) = with(Origin::Unknown("forbidden".to_owned()), "");
+    assert_eq!(verdict, Verdict::Attention);
+    assert!(said.contains("forbidden") && said.contains("the defaults are taken"), "{said}");
+}
+
+#[test]
+fn what_the_registration_does_not_cover_of_the_rules_is_named() {
+    use crate::admission::{FailurePolicy, Options, Registration, Target};
+    let rules = Settings::default().rule_set();
+    let options = Options {
+        name: "gate".to_owned(),
+        target: Target::Service { namespace: "guard".to_owned(), name: "gate".to_owned(), port: 443 },
+        ca: None,
+        own_namespace: Some("guard".to_owned()),
+        timeout: 5,
+        failure_policy: FailurePolicy::Fail,
+        guard: true,
+    };
+    let whole = Registration::of(&rules, &options).unwrap().object;
+    let with = |configuration: &Value| Facts { webhooks: Ok(vec![configuration.clone()]), ..facts() };
+    check(&with(&whole), "coverage", Verdict::Good);
+    let mut narrowed = whole.clone();
+    narrowed["webhooks"][0]["matchConditions"][0]["expression"] = "false".into();
+    narrowed["webhooks"][1]["namespaceSelector"]["matchExpressions"][0]["values"] = json!(["guard"]);
+    let said = check(&with(&narrowed), "coverage", Verdict::Attention);
+    assert!(said.contains("leaves out what the condition `not-the-clusters-cleaners` is not true of"), "{said}");
+    assert!(said.contains("leaves out namespace `kube-system`"), "{said}");
+    let mut silent = whole;
+    silent["webhooks"][0]["rules"] = json!([]);
+    let said = check(&with(&silent), "coverage", Verdict::Bad);
+    assert!(said.contains("does not ask about CREATE deployments"), "{said}");
 }

@@ -34,6 +34,7 @@
 //! are forbidden, changes are noticed by the timer.
 
 mod clock;
+mod coverage;
 mod issue;
 mod keeper;
 mod keyring;
@@ -45,6 +46,7 @@ mod trust;
 
 use std::time::Duration;
 
+pub(crate) use coverage::{Gaps, gaps};
 pub(crate) use issue::Facts as CertificateFacts;
 pub use keeper::Keeper;
 pub use proof::{Proof, probe};

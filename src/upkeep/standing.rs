@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::core::DynamicObject;
 use tokio::time::Instant;
 
+use super::coverage::{self, Gaps};
 use super::keeper::{Keeper, Look};
 use super::keyring::Keyring;
 use super::registration::{FailurePolicy, Registered};
 use super::{Proof, probe};
-use crate::admission::{self, Registration, Target};
 use crate::telemetry::Telemetry;
 use crate::telemetry::metrics::{Expiring, Probed, Repair, WebhookState};
 
@@ -85,27 +84,10 @@ impl Keeper {
 
     /// Whether the registration asks about all that the rules in force judge.
     fn compare(&mut self, here: &Registered) {
-        let (namespace, name) = self.settings.service.clone().unwrap_or_default();
-        let options = admission::Options {
-            name: self.settings.webhook.clone().unwrap_or_default(),
-            target: Target::Service { namespace: namespace.clone(), name, port: 443 },
-            ca: None,
-            own_namespace: Some(namespace),
-            timeout: 5,
-            failure_policy: admission::FailurePolicy::Ignore,
-            guard: here.has_guard(),
-        };
-        let (ideal, known) = {
-            let rules = self.rules.borrow();
-            (Registration::of(&rules, &options), Registration::conditions(&rules))
-        };
-        let ideal = ideal.and_then(|it| serde_json::from_value::<DynamicObject>(it.object).ok());
-        let ideal = ideal.map(|ideal| Registered::of(&ideal, None));
-        let known: Vec<_> = known.into_iter().filter_map(|it| serde_json::from_value(it).ok()).collect();
-        let lacks = ideal.as_ref().map(|ideal| here.lacks(ideal)).unwrap_or_default();
-        self.covers(WebhookState::CoversRules, "does not ask about what the rules judge", &lacks);
-        let leaves_out = ideal.as_ref().map(|ideal| here.leaves_out(ideal, &known)).unwrap_or_default();
-        self.covers(WebhookState::Whole, "leaves out what the configuration does not exempt", &leaves_out);
+        let (namespace, _) = self.settings.service.clone().unwrap_or_default();
+        let Gaps { unasked, left_out } = coverage::of(here, &self.rules.borrow(), &namespace);
+        self.covers(WebhookState::CoversRules, "does not ask about what the rules judge", &unasked);
+        self.covers(WebhookState::Whole, "leaves out what the configuration does not exempt", &left_out);
     }
 
     fn covers(&mut self, state: WebhookState, otherwise: &str, missing: &[String]) {

@@ -33,11 +33,27 @@ async fn doctor_tells_what_keeps_the_gate_from_guarding() {
     assert!(unregistered.contains("a policy that opens everything was let through"), "{unregistered}");
 
     plane.apply(&installation(&gate)).await;
+    let config = |mode: &str| {
+        format!(
+            "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: portcullis, namespace: {OWN}}}, data: {{portcullis.yaml: 'mode: {mode}'}}}}"
+        )
+    };
+    plane.apply(&config("enforce")).await;
     pods_of(&plane, OWN, "gate:one").await;
     register(&plane, &gate).await;
     let (code, well) = doctor(&plane, address).await;
     assert_eq!(code, Some(0), "{well}");
     insta::assert_snapshot!(well);
+
+    plane.apply(&config("warn")).await;
+    let (_, warns) = doctor(&plane, address).await;
+    assert!(
+        warns.contains("attention the gate judges by ConfigMap gates/portcullis: profile `baseline`, mode `warn`"),
+        "{warns}"
+    );
+    runs(&plane, "delete configmap portcullis --namespace gates").await;
+    let (_, unknown) = doctor(&plane, address).await;
+    assert!(unknown.contains("configmaps \"portcullis\" not found"), "{unknown}");
 
     // Not through the gate, which would refuse it.
     runs(&plane, "delete validatingwebhookconfiguration portcullis").await;
