@@ -263,7 +263,7 @@ impl Keeper {
     /// The registration with the bundle it should have.
     async fn with_bundle(&mut self, registered: Look, keyring: &Keyring) -> Result<Look, Again> {
         let Look::Here(here) = registered else { return Ok(registered) };
-        let Some(patch) = here.with_bundle(&keyring.bundle()) else { return Ok(Look::Here(here)) };
+        let Some(patch) = here.with_bundle(&keyring.bundle(), Timestamp::now()) else { return Ok(Look::Here(here)) };
         if let Some(why) = here.is_managed_elsewhere() {
             self.complain("caBundle", &format!("{why}, so portcullis leaves it alone"));
             return Ok(Look::Here(here));

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use kube::core::DynamicObject;
 use rustls::pki_types::CertificateDer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::issue::Facts;
+use super::keyring::pem;
 use super::trust;
 use crate::admission::GUARD;
 
@@ -209,30 +211,27 @@ impl Registered {
 
     /// Why `caBundle` is not the gate's to write; nothing where it is.
     pub(super) fn is_managed_elsewhere(&self) -> Option<String> {
-        if let Some(injector) = &self.injector {
-            return Some(format!("the annotation `{injector}` says that something else fills in its `caBundle`"));
-        }
-        let is_foreign = |entry: &Entry| {
-            let bundle = entry.bundle();
-            !bundle.is_empty()
-                && !bundle.iter().any(|it| Facts::of_der(it).is_some_and(|facts| facts.is_our_authority()))
-        };
-        let foreign = self.entries.iter().find(|entry| is_foreign(entry))?;
-        Some(format!(
-            "the `caBundle` of `{}` holds certificates that portcullis did not issue (where their issuer is gone, take it out, and portcullis fills in its own)",
-            foreign.name
-        ))
+        let injector = self.injector.as_ref()?;
+        Some(format!("the annotation `{injector}` says that something else fills in its `caBundle`"))
     }
 
     /// The patch that puts this bundle in every entry; nothing where it is there.
-    pub(super) fn with_bundle(&self, bundle: &str) -> Option<Value> {
+    ///
+    /// What portcullis did not issue stays beside it until it expires: while gates are replaced by
+    /// such as take their certificate from elsewhere, or the other way round, both are called.
+    pub(super) fn with_bundle(&self, bundle: &str, now: Timestamp) -> Option<Value> {
         let wanted = trust::certificates(bundle.as_bytes());
-        let encoded = STANDARD.encode(bundle);
+        let is_foreign = |certificate: &CertificateDer<'_>| {
+            Facts::of_der(certificate).is_some_and(|facts| !facts.is_our_authority() && !facts.is_expired(now))
+        };
         self.patch(|entry| {
-            // Their order says nothing.
             let found = entry.bundle();
-            let is_there = found.len() == wanted.len() && wanted.iter().all(|it| found.contains(it));
-            (!is_there).then(|| json!({ "clientConfig": { "caBundle": encoded } }))
+            let foreign: Vec<_> = found.iter().filter(|it| is_foreign(it)).collect();
+            // Their order says nothing.
+            let is_wanted = |it: &CertificateDer<'_>| wanted.contains(it) || foreign.contains(&it);
+            let is_there = found.iter().all(is_wanted) && wanted.iter().all(|it| found.contains(it));
+            let encoded = || STANDARD.encode(foreign.iter().fold(bundle.to_owned(), |all, it| all + &pem(it)));
+            (!is_there).then(|| json!({ "clientConfig": { "caBundle": encoded() } }))
         })
     }
 
@@ -268,7 +267,7 @@ impl Registered {
     }
 
     /// Whether every entry verifies this chain; else why the first does not.
-    pub(super) fn verifies(&self, chain: &[CertificateDer<'_>], now: jiff::Timestamp) -> Result<(), String> {
+    pub(super) fn verifies(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<(), String> {
         for entry in &self.entries {
             let Some(name) = entry.server_name() else { continue };
             trust::verify(chain, &entry.bundle(), &name, now).map_err(|why| {
@@ -295,7 +294,7 @@ impl Registered {
     }
 
     /// When the last certificate of all bundles expires.
-    pub(super) fn bundle_expires(&self) -> Option<jiff::Timestamp> {
+    pub(super) fn bundle_expires(&self) -> Option<Timestamp> {
         let bundles = self
             .entries
             .iter()
@@ -371,13 +370,13 @@ mod tests {
     }
 
     fn authority() -> String {
-        issue::authority(jiff::Timestamp::now(), Duration::from_hours(1)).unwrap().certificate
+        issue::authority(Timestamp::now(), Duration::from_hours(1)).unwrap().certificate
     }
 
     #[test]
     fn entries_of_other_services_are_left_alone() {
         let registered = read(&json!([entry("gate", "gate", ""), entry("other", "other", "")]), &json!({}));
-        let patch = registered.with_bundle(&authority()).unwrap();
+        let patch = registered.with_bundle(&authority(), Timestamp::now()).unwrap();
         assert_eq!(patch["webhooks"].as_array().unwrap().len(), 1);
         assert_eq!(
             (&patch["webhooks"][0]["name"], &patch["metadata"]["resourceVersion"]),
@@ -385,24 +384,48 @@ mod tests {
         );
     }
 
+    /// The bundle that an entry with the one gets where the other is wanted; nothing where it stays.
+    fn patched(found: &str, wanted: &str) -> Option<BTreeSet<Vec<u8>>> {
+        let patch = read(&json!([entry("gate", "gate", found)]), &json!({})).with_bundle(wanted, Timestamp::now())?;
+        let bundle = STANDARD.decode(patch["webhooks"][0]["clientConfig"]["caBundle"].as_str().unwrap()).unwrap();
+        Some(of(std::str::from_utf8(&bundle).unwrap()))
+    }
+
+    fn of(pem: &str) -> BTreeSet<Vec<u8>> {
+        trust::certificates(pem.as_bytes()).iter().map(|it| it.to_vec()).collect()
+    }
+
+    fn foreign(not_after: (i32, u8, u8)) -> String {
+        let mut params = rcgen::CertificateParams::new(["ca".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(not_after.0, not_after.1, not_after.2);
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+    }
+
     #[test]
     fn a_bundle_that_is_there_is_not_written_again_and_an_old_one_of_ours_is() {
         let (old, new) = (authority(), authority());
         let with = |bundle: &str| read(&json!([entry("gate", "gate", bundle)]), &json!({}));
-        assert_eq!(with(&new).with_bundle(&new), None);
-        assert!(with(&old).with_bundle(&new).is_some() && with("").with_bundle(&new).is_some());
-        assert_eq!(with(&old).is_managed_elsewhere(), None);
+        assert_eq!(patched(&new, &new), None);
+        assert_eq!(patched(&format!("{old}{new}"), &format!("{new}{old}")), None);
+        assert_eq!((patched(&old, &new), patched("", &new)), (Some(of(&new)), Some(of(&new))));
         assert!(with(&format!("{old}{new}")).knows(&old) && !with(&new).knows(&old));
     }
 
     #[test]
-    fn what_somebody_else_fills_in_is_known_by_its_annotation_or_by_what_is_there() {
-        let foreign = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap().cert.pem();
-        let by_content = read(&json!([entry("gate", "gate", &foreign)]), &json!({}));
-        let why = by_content.is_managed_elsewhere().unwrap();
-        assert!(why.contains("did not issue") && why.contains("take it out"), "{why}");
+    fn what_others_are_trusted_by_stays_beside_our_own_until_it_expires() {
+        let (own, other, expired) = (authority(), foreign((4000, 1, 1)), foreign((2001, 1, 1)));
+        let both = format!("{own}{other}");
+        assert_eq!(patched(&other, &own), Some(of(&both)));
+        assert_eq!(patched(&both, &own), None);
+        assert_eq!(patched(&format!("{both}{}", authority()), &own), Some(of(&both)), "our own old ones go");
+        assert_eq!(patched(&format!("{both}{expired}"), &own), Some(of(&both)));
+    }
+
+    #[test]
+    fn what_somebody_else_fills_in_is_known_by_its_annotation() {
         let annotated = read(&json!([entry("gate", "gate", "")]), &json!({ "cert-manager.io/inject-ca-from": "a/b" }));
         assert!(annotated.is_managed_elsewhere().unwrap().contains("cert-manager.io/inject-ca-from"));
+        assert_eq!(read(&json!([entry("gate", "gate", &authority())]), &json!({})).is_managed_elsewhere(), None);
     }
 
     #[test]

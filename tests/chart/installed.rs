@@ -1,31 +1,19 @@
-//! The chart on a real API server, by real Helm. Nothing runs pods there, so the gate is started as a
-//! process with the rights the chart gives it.
+//! The chart on a real API server, by real Helm.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::helm::{chart, helm, shape, shapes};
-use crate::load::{Balancer, Load};
-use crate::support::{BINARY, ControlPlane, Folder, Gate, Knows, Setup, eventually};
+use crate::load::Load;
+use crate::release::{Release, on, webhook};
+use crate::support::{BINARY, ControlPlane, eventually};
 
 /// Kinds whose definitions somebody else installs.
 const FOREIGN: [&str; 2] = ["monitoring.coreos.com/", "cert-manager.io/"];
-
-/// Helm with these words on this control plane; it must succeed.
-async fn on(plane: &ControlPlane, words: &[&str]) -> String {
-    let kubeconfig = plane.kubeconfig().to_str().unwrap().to_owned();
-    let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    let all = words.clone().into_iter().chain(["--kubeconfig".to_owned(), kubeconfig]);
-    let said = tokio::task::spawn_blocking(move || helm(all)).await.unwrap();
-    let (out, err) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    assert!(said.status.success(), "helm {}:\n{out}\n{err}", words.join(" "));
-    out.into_owned()
-}
 
 #[tokio::test]
 async fn the_api_server_takes_every_object_of_every_shape() {
@@ -43,12 +31,6 @@ async fn the_api_server_takes_every_object_of_every_shape() {
         let said = plane.kubectl(words, &list.to_string()).await;
         assert!(said.succeeded, "{name}: {}", said.stderr);
     }
-}
-
-/// The webhook configuration, if it is there.
-async fn webhook(plane: &ControlPlane) -> Option<Value> {
-    let said = plane.kubectl(["get", "validatingwebhookconfigurations", "portcullis", "-o", "json"], "").await;
-    said.succeeded.then(|| serde_json::from_str(&said.stdout).unwrap())
 }
 
 fn chart_readme() -> PathBuf {
@@ -143,54 +125,14 @@ async fn a_probe_where_the_webhook_is_not_asked_is_refused_by_the_namespaces_own
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 }
 
-/// A kubeconfig for the release's service account: whatever it does, it does with the chart's rights.
-async fn as_the_gate(plane: &ControlPlane, folder: &Folder) -> PathBuf {
-    let token = plane.kubectl(["create", "token", "portcullis", "-n", "portcullis"], "").await.stdout;
-    let mut kubeconfig: Value = serde_json::from_str(&std::fs::read_to_string(plane.kubeconfig()).unwrap()).unwrap();
-    kubeconfig["users"][0]["user"] = json!({ "token": token.trim() });
-    folder.write("gate.kubeconfig", kubeconfig.to_string())
-}
-
-async fn get(plane: &ControlPlane, kind: &str, name: &str) -> Value {
-    let said = plane.kubectl(["get", kind, name, "-n", "portcullis", "-o", "json"], "").await;
-    serde_json::from_str(&said.stdout).unwrap_or_default()
-}
-
-/// A replica, as the Deployment says, at an address of its own.
-async fn replica(plane: &ControlPlane, kubeconfig: &Path, identity: &str) -> Gate {
-    let deployment = get(plane, "deployment", "portcullis").await;
-    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-    // What is the machine's and not the release's.
-    let own = ["--config", "--listen", "--operations", "--linger"];
-    let words = container["args"].as_array().unwrap().iter().skip(1).map(|word| word.as_str().unwrap());
-    let words = words.filter(|word| !own.iter().any(|own| word.starts_with(&format!("{own}="))));
-    let words: Vec<&str> = words.flat_map(|word| word.splitn(2, '=')).collect();
-    let more = ["--linger", "1", "--namespace", "portcullis", "--identity", identity];
-    let arguments: Vec<&str> = words.into_iter().chain(more).collect();
-    let config = get(plane, "configmap", "portcullis").await["data"]["portcullis.yaml"].as_str().unwrap().to_owned();
-    let cluster = Knows::Live(kubeconfig);
-    Gate::begin(Setup { cluster, config: &config, arguments: &arguments, ..Setup::default() }).await
-}
-
 const OPEN: &str = "{apiVersion: apps/v1, kind: Deployment, metadata: {name: cart, namespace: shop}, spec: {selector: {matchLabels: {app: cart}}, template: {metadata: {labels: {app: cart}}, spec: {containers: [{name: a, image: a}]}}}}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_proves_itself_guards_and_is_upgraded_under_load_with_the_rights_it_was_given() {
     let plane = ControlPlane::new().await;
     plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: istio-system}}\n---\n{apiVersion: v1, kind: Namespace, metadata: {name: shop}}").await;
-    let chart = chart();
-    let chart = chart.to_str().unwrap();
-    on(&plane, &["install", "portcullis", chart, "--namespace", "portcullis", "--create-namespace"]).await;
-
-    let folder = Folder::new("portcullis-chart-");
-    let kubeconfig = as_the_gate(&plane, &folder).await;
-    let service = get(&plane, "service", "portcullis").await;
-    let address: IpAddr = service["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
-    let balancer = Balancer::new(SocketAddr::new(address, 443)).await;
-    let mut gates = vec![replica(&plane, &kubeconfig, "one").await, replica(&plane, &kubeconfig, "two").await];
-    for gate in &gates {
-        gate.is_ready().await;
-        balancer.add(gate);
+    let mut release = Release::installed(plane).await;
+    for gate in &release.gates {
         // The API server may still be about to serve a definition that was installed a moment ago.
         eventually("nothing the gate would read is kept from it by the chart's rights", async || {
             let (_, ready) = gate.get("/readyz?verbose").await?;
@@ -198,12 +140,10 @@ async fn a_release_proves_itself_guards_and_is_upgraded_under_load_with_the_righ
         })
         .await;
     }
-    eventually("the gate has proved itself, and fails closed", async || {
-        let entry = webhook(&plane).await?["webhooks"][0].clone();
-        (entry["failurePolicy"] == "Fail" && entry["clientConfig"]["caBundle"].is_string()).then_some(())
-    })
-    .await;
-    for gate in &gates {
+    release.fails_closed().await;
+    let entry = webhook(&release.plane).await.unwrap()["webhooks"][0].clone();
+    assert!(entry["clientConfig"]["caBundle"].is_string());
+    for gate in &release.gates {
         for state in ["covers_rules", "whole"] {
             eventually("the chart's registration is what the gate would have it be", async || {
                 (gate.metric("portcullis_webhook_state", state).await > 0.0).then_some(())
@@ -213,7 +153,7 @@ async fn a_release_proves_itself_guards_and_is_upgraded_under_load_with_the_righ
     }
     eventually("one of them audits", async || {
         let mut audits = false;
-        for gate in &gates {
+        for gate in &release.gates {
             audits |= gate.metric("portcullis_audit_last_success_timestamp_seconds", "").await > 0.0;
         }
         audits.then_some(())
@@ -221,31 +161,25 @@ async fn a_release_proves_itself_guards_and_is_upgraded_under_load_with_the_righ
     .await;
     // What `helm test` runs, with what it may do.
     let mut probe = Command::new(BINARY);
-    probe.args(["probe", "--namespace", "default", "--kubeconfig"]).arg(&kubeconfig);
+    probe.args(["probe", "--namespace", "default", "--kubeconfig"]).arg(&release.kubeconfig);
     let said = tokio::task::spawn_blocking(move || probe.output().unwrap()).await.unwrap();
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
 
     // On the first day nothing is denied.
-    let warned = plane.kubectl(["apply", "-f", "-"], OPEN).await;
+    let warned = release.plane.kubectl(["apply", "-f", "-"], OPEN).await;
     assert!(warned.succeeded && warned.stderr.contains("Warning: [NP001 missing-default-deny]"), "{warned:?}");
 
     // Enforcing, by an upgrade in the midst of creates, with the replicas replaced one by one.
-    let load = Load::begin(&plane, "portcullis", 8).await;
-    on(&plane, &["upgrade", "portcullis", chart, "--namespace", "portcullis", "--set", "mode=enforce"]).await;
-    assert_eq!(webhook(&plane).await.unwrap()["webhooks"][0]["failurePolicy"], "Fail");
-    for identity in ["three", "four"] {
-        let new = replica(&plane, &kubeconfig, identity).await;
-        new.is_ready().await;
-        balancer.add(&new);
-        gates.push(new);
-        assert!(gates.remove(0).stop().await.success());
-    }
+    let load = Load::begin(&release.plane, "portcullis", 8).await;
+    release.upgrade(&["--set", "mode=enforce"]).await;
+    assert_eq!(webhook(&release.plane).await.unwrap()["webhooks"][0]["failurePolicy"], "Fail");
+    release.replace(None).await;
     eventually("the load has gone on", async || (load.done() > 400).then_some(())).await;
     load.end_without_failure().await;
-    let denied = plane.kubectl(["apply", "-f", "-"], &OPEN.replace("cart", "web")).await;
+    let denied = release.plane.kubectl(["apply", "-f", "-"], &OPEN.replace("cart", "web")).await;
     assert!(!denied.succeeded && denied.stderr.contains("[NP001 missing-default-deny]"), "{denied:?}");
 
-    on(&plane, &["uninstall", "portcullis", "--namespace", "portcullis"]).await;
-    let free = plane.kubectl(["apply", "-f", "-"], &OPEN.replace("cart", "web")).await;
+    on(&release.plane, &["uninstall", "portcullis", "--namespace", "portcullis"]).await;
+    let free = release.plane.kubectl(["apply", "-f", "-"], &OPEN.replace("cart", "web")).await;
     assert!(free.succeeded && free.stderr.is_empty(), "{free:?}");
 }

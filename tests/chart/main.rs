@@ -8,12 +8,14 @@
     reason = "what is not as expected fails the test it is in"
 )]
 
+mod changes;
 mod generated;
 mod helm;
 mod installed;
 #[path = "../control_plane/load.rs"]
 #[allow(dead_code, reason = "the chart's tests need some of it")]
 mod load;
+mod release;
 mod rendered;
 mod rights;
 #[path = "../control_plane/support/mod.rs"]

@@ -129,3 +129,35 @@ where no more than that one label is known.
 {{- if .root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1" }}true{{ end -}}
 {{- else if .enabled }}true{{ end -}}
 {{- end }}
+
+{{/* Where the replicas that stand have their certificate from; empty where there are none, or none are seen. */}}
+{{- define "portcullis.standingCertificate" -}}
+{{- $pod := dig "spec" "template" "spec" dict (lookup "apps/v1" "Deployment" .Release.Namespace (include "portcullis.fullname" .)) }}
+{{- range $pod.volumes }}
+{{- if eq .name "tls" }}{{ .secret.secretName }}{{ end }}
+{{- end }}
+{{- range $pod.containers }}
+{{- range .args }}
+{{- if hasPrefix "--certificate-secret=" . }}{{ . }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+The `caBundle` of an entry, `live` as it stands; empty where it is not the chart's. While replicas stand that have
+their certificate from elsewhere than those to come, what they are trusted by stays beside what is new.
+*/}}
+{{- define "portcullis.caBundle" -}}
+{{- $certificates := .root.Values.certificates }}
+{{- $given := ternary $certificates.secret.caBundle "" (eq $certificates.mode "secret") }}
+{{- $standing := include "portcullis.standingCertificate" .root }}
+{{- $coming := include "portcullis.certificate" .root }}
+{{- if eq $certificates.mode "self" }}{{ $coming = printf "--certificate-secret=%s" $coming }}{{ end }}
+{{- $live := "" }}
+{{- if and $standing (ne $standing $coming) }}{{ $live = .live | default "" }}{{ end }}
+{{- if and $given $live -}}
+{{ printf "%s\n%s" (b64dec $given) (b64dec $live) | b64enc }}
+{{- else -}}
+{{ $given }}{{ $live }}
+{{- end }}
+{{- end }}

@@ -56,7 +56,11 @@ impl Certificate {
     /// A new one for addresses, and for every Service [`Registration`] makes.
     pub(crate) fn new(addresses: &[IpAddr]) -> Self {
         let addresses = addresses.iter().map(ToString::to_string);
-        let names = addresses.chain([format!("*.{SERVICES}.svc")]).collect();
+        Self::named(addresses.chain([format!("*.{SERVICES}.svc")]).collect())
+    }
+
+    /// A new one for these names.
+    pub(crate) fn named(names: Vec<String>) -> Self {
         let certificate = Self { authority: Authority::new(), names, folder: Folder::new("portcullis-certificate-") };
         certificate.renew();
         certificate
