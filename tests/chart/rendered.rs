@@ -4,7 +4,7 @@ use portcullis::config;
 use portcullis::yaml::Source;
 use serde_json::{Value, json};
 
-use crate::helm::{chart, helm, object, rendered, shape, shapes};
+use crate::helm::{chart, helm, object, objects, rendered, shape, shapes};
 
 #[test]
 fn helm_lints_the_chart_in_every_shape() {
@@ -303,6 +303,24 @@ fn nothing_depends_on_the_gate_before_it_is_proved() {
             }
         }
     }
+}
+
+#[test]
+fn what_flux_is_told_to_leave_alone_is_what_the_gate_sets() {
+    let readme = std::fs::read_to_string(chart().join("README.md")).unwrap();
+    let block = readme.split("```yaml\n").find(|block| block.starts_with("driftDetection:")).unwrap();
+    let told = objects(block.split_once("```").unwrap().0).remove(0);
+    let ignored = &told["driftDetection"]["ignore"][0];
+    let rendered = shape("default");
+    let webhook = object(&rendered, "ValidatingWebhookConfiguration", ignored["target"]["name"].as_str().unwrap());
+    let mut set = Vec::new();
+    for (at, entry) in webhook["webhooks"].as_array().unwrap().iter().enumerate() {
+        set.push(format!("/webhooks/{at}/clientConfig/caBundle"));
+        if entry["name"] == "gate.portcullis.dev" {
+            set.insert(0, format!("/webhooks/{at}/failurePolicy"));
+        }
+    }
+    assert_eq!(ignored["paths"], json!(set));
 }
 
 #[test]
