@@ -180,6 +180,11 @@ fn what_lets_no_more_pass_is_no_news() {
             "rules: {wildcard-ip-block: {allow: [10.0.0.0/8]}}",
             "rules: {wildcard-ip-block: {allow: [10.1.0.0/16, 10.2.0.0/16], maxShare: 5, everyone: true}}",
         ),
+        (
+            "rules: {wildcard-ip-block: {allow: [10.0.0.0/9, 10.128.0.0/9]}}",
+            "rules: {wildcard-ip-block: {allow: [10.0.0.0/8]}}",
+        ),
+        ("rules: {missing-default-deny: {grace: 60m}}", "rules: {missing-default-deny: {grace: 1h}}"),
         ("rules: {plaintext-mtls: {newWorkloads: warn}}", ""),
         ("namespaces: {exempt: [team-*]}", "namespaces: {exempt: [team-a, team-b*]}"),
         ("waivers: {maxDays: {high: 3650}, renewals: 9}", ""),

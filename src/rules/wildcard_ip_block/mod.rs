@@ -197,10 +197,11 @@ impl Rule for WildcardIpBlock {
 
     fn loosened(&self, before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
         let Self { max_share, allow, directions, everyone } = self;
-        let was_allowed = |range: &IpNet| before.allow.iter().any(|old| old.contains(range));
+        // However it is cut into ranges.
+        let allowed = |ranges: &[IpNet]| ranges.iter().copied().collect::<IpSet>();
         vec![
             ("maxShare", *max_share > before.max_share),
-            ("allow", !allow.iter().all(was_allowed)),
+            ("allow", !allowed(&before.allow).is_superset(&allowed(allow))),
             ("directions", before.directions.iter().any(|it| !directions.contains(it))),
             ("everyone", before.everyone && !everyone),
         ]
