@@ -113,6 +113,15 @@ impl ControlPlane {
                 "apiVersion": "apiserver.config.k8s.io/v1",
                 "kind": "WebhookAdmissionConfiguration",
                 "kubeConfigFile": folder.write("webhooks.kubeconfig", to_webhooks.to_string()),
+            } }, { "name": "ResourceQuota", "configuration": {
+                // As on GKE: pods of these classes only where a quota names the class.
+                "apiVersion": "apiserver.config.k8s.io/v1",
+                "kind": "ResourceQuotaConfiguration",
+                "limitedResources": [{ "resource": "pods", "matchScopes": [{
+                    "scopeName": "PriorityClass",
+                    "operator": "In",
+                    "values": ["system-node-critical", "system-cluster-critical"],
+                }] }],
             } }],
         });
         folder.write("admission.yaml", admission.to_string());

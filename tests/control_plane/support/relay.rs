@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -41,6 +41,8 @@ struct Way {
     /// Whether the next watch of each resource is told that its version is too old.
     gone: Mutex<Option<BTreeSet<String>>>,
     requests: AtomicUsize,
+    /// The paths of what was deleted, in that order.
+    deleted: Mutex<Vec<String>>,
 }
 
 impl Relay {
@@ -54,6 +56,7 @@ impl Relay {
             is_down: AtomicBool::new(false),
             gone: Mutex::default(),
             requests: AtomicUsize::new(0),
+            deleted: Mutex::default(),
         });
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -105,6 +108,11 @@ impl Relay {
     pub(crate) fn requests(&self) -> usize {
         self.way.requests.load(Ordering::SeqCst)
     }
+
+    /// The paths of what clients have asked to be deleted, in that order.
+    pub(crate) fn deleted(&self) -> Vec<String> {
+        self.way.deleted.lock().unwrap().clone()
+    }
 }
 
 impl Way {
@@ -125,6 +133,9 @@ async fn relay(State(way): State<Arc<Way>>, request: Request) -> Response {
         return (StatusCode::BAD_GATEWAY, "the network is away").into_response();
     }
     let (head, body) = request.into_parts();
+    if head.method == Method::DELETE {
+        way.deleted.lock().unwrap().push(head.uri.path().to_owned());
+    }
     let query = head.uri.query().unwrap_or_default();
     let is_watch = query.split('&').any(|pair| pair == "watch=true");
     if is_watch {
