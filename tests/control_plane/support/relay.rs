@@ -110,6 +110,7 @@ impl Relay {
     }
 
     /// The paths of what clients have asked to be deleted, in that order.
+    #[allow(dead_code, reason = "for the chart's tests")]
     pub(crate) fn deleted(&self) -> Vec<String> {
         self.way.deleted.lock().unwrap().clone()
     }
