@@ -183,3 +183,21 @@ async fn a_release_proves_itself_guards_and_is_upgraded_under_load_with_the_righ
     let free = release.plane.kubectl(["apply", "-f", "-"], &OPEN.replace("cart", "web")).await;
     assert!(free.succeeded && free.stderr.is_empty(), "{free:?}");
 }
+
+#[tokio::test]
+async fn that_the_labels_of_the_probes_namespace_were_not_seen_is_said() {
+    let plane = ControlPlane::new().await;
+    plane.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: a}}}").await;
+    let chart = chart();
+    let notes = async |side: &str, set: &str| {
+        let side = format!("--dry-run={side}");
+        let install =
+            ["install", "portcullis", chart.to_str().unwrap(), "--namespace=portcullis", "--create-namespace"];
+        on(&plane, &[&install[..], &[&side, "--set", set]].concat()).await
+    };
+    let selecting = "probe.namespace=shop,webhook.namespaceSelector.matchLabels.team=a";
+    let unseen = "The labels of namespace `shop` could not be looked at";
+    assert!(notes("client", selecting).await.contains(unseen));
+    assert!(!notes("server", selecting).await.contains(unseen));
+    assert!(!notes("client", "probe.namespace=shop").await.contains(unseen));
+}
