@@ -36,24 +36,33 @@ fn holds(bundle: &str, certificate: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn from_its_own_certificate_to_a_given_one_and_back_no_call_fails() {
+async fn from_its_own_certificate_to_a_given_one_to_another_and_back_no_call_fails() {
     let mut release = Release::installed(ControlPlane::new().await).await;
     release.fails_closed().await;
     let own = own_authority(&release).await;
     let given = given();
     let load = Load::begin(&release.plane, "portcullis", 8).await;
 
-    let bundle = STANDARD.encode(given.authority());
-    let values =
-        format!("certificates.mode=secret,certificates.secret.name=given,certificates.secret.caBundle={bundle}");
-    release.upgrade(&["--set", &values, "--force-conflicts"]).await;
+    let values = |name: &str, given: &Certificate| {
+        let bundle = STANDARD.encode(given.authority());
+        format!("certificates.mode=secret,certificates.secret.name={name},certificates.secret.caBundle={bundle}")
+    };
+    release.upgrade(&["--set", &values("first", &given), "--force-conflicts"]).await;
     // Those that stand must leave it so.
     release.replace(Some(&given)).await;
     let both = trusted(&release).await;
     assert!(holds(&both, &own) && holds(&both, &given.authority()), "{both}");
-    release.upgrade(&["--set", &values]).await;
+    release.upgrade(&["--set", &values("first", &given)]).await;
     assert_eq!(trusted(&release).await, given.authority(), "nothing of the gate's own is served any more");
     release.fails_closed().await;
+
+    let (before, given) = (given, self::given());
+    release.upgrade(&["--set", &values("second", &given)]).await;
+    let both = trusted(&release).await;
+    assert!(holds(&both, &before.authority()) && holds(&both, &given.authority()), "{both}");
+    release.replace(Some(&given)).await;
+    release.upgrade(&["--set", &values("second", &given)]).await;
+    assert_eq!(trusted(&release).await, given.authority());
 
     release.upgrade(&[]).await;
     assert_eq!(trusted(&release).await, given.authority(), "the replicas that stand are trusted on");
