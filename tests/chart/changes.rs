@@ -34,8 +34,8 @@ fn holds(bundle: &str, certificate: &str) -> bool {
     joined(bundle).contains(&joined(certificate))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn from_its_own_certificate_to_a_given_one_and_back_no_call_fails() {
+/// With these words, and those where what the gate has set is in the way.
+async fn goes_to_a_given_certificate_and_back(words: &[&str], over: &[&str]) {
     let mut release = Release::installed(ControlPlane::new().await).await;
     release.fails_closed().await;
     let own = own_authority(&release).await;
@@ -45,22 +45,33 @@ async fn from_its_own_certificate_to_a_given_one_and_back_no_call_fails() {
     let bundle = STANDARD.encode(given.authority());
     let values =
         format!("certificates.mode=secret,certificates.secret.name=given,certificates.secret.caBundle={bundle}");
-    release.upgrade(&["--set", &values, "--force-conflicts"]).await;
+    release.upgrade(&[words, over, &["--set", &values]].concat()).await;
     // Those that stand must leave it so.
     release.replace(Some(&given)).await;
     let both = trusted(&release).await;
     assert!(holds(&both, &own) && holds(&both, &given.authority()), "{both}");
-    release.upgrade(&["--set", &values]).await;
+    release.upgrade(&[words, &["--set", &values]].concat()).await;
     assert_eq!(trusted(&release).await, given.authority(), "nothing of the gate's own is served any more");
     release.fails_closed().await;
 
-    release.upgrade(&[]).await;
+    release.upgrade(words).await;
     assert_eq!(trusted(&release).await, given.authority(), "the replicas that stand are trusted on");
     release.replace(None).await;
     let both = trusted(&release).await;
     assert!(holds(&both, &own) && holds(&both, &given.authority()), "{both}");
-    release.upgrade(&[]).await;
+    release.upgrade(words).await;
     assert_eq!(trusted(&release).await, both);
     release.fails_closed().await;
     load.end_without_failure().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_its_own_certificate_to_a_given_one_and_back_no_call_fails() {
+    goes_to_a_given_certificate_and_back(&[], &["--force-conflicts"]).await;
+}
+
+/// As Helm 3 does.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_one_where_helm_merges_what_it_applies_by_itself() {
+    goes_to_a_given_certificate_and_back(&["--server-side=false"], &[]).await;
 }
