@@ -78,6 +78,16 @@ enum Written {
     Outdated,
 }
 
+/// What became of one report.
+enum Put {
+    /// It is there, in this version.
+    Taken(String),
+    /// What is there is not what was known: somebody else has changed or removed it.
+    Outdated(Error),
+    /// Its namespace is being deleted, and takes nothing new.
+    Leaving,
+}
+
 impl Publisher {
     pub(super) fn new(client: Client, metrics: Metrics, trust: Duration) -> Self {
         let refusals = Refusals::new("report", trust);
@@ -104,12 +114,12 @@ impl Publisher {
             return Ok(());
         };
         // What somebody else has changed is listed anew, once.
-        for _ in 0..2 {
+        for is_again in [false, true] {
             let mut known = match self.known.take() {
                 Some(known) if known.group == flavour.group && known.listed.elapsed() < self.trust => known,
                 _ => Known { group: flavour.group, listed: Instant::now(), reports: self.list(flavour).await? },
             };
-            let written = self.write_changed(flavour, &mut known.reports, rules, scan, &may_go_on).await;
+            let written = self.write_changed(flavour, &mut known.reports, is_again, rules, scan, &may_go_on).await;
             self.metrics.reports_refused(self.refusals.count());
             if let Written::Whole = written? {
                 self.known = Some(known);
@@ -125,6 +135,7 @@ impl Publisher {
         &mut self,
         flavour: &Flavour,
         known: &mut BTreeMap<String, Report>,
+        is_again: bool,
         rules: &RuleSet,
         scan: &Scan,
         may_go_on: impl Fn() -> bool,
@@ -166,13 +177,18 @@ impl Publisher {
             }
             let version = known.get(*namespace).map(|known| known.version.clone());
             match self.write(flavour, namespace, content, version, scan.at.as_second()).await {
-                Ok(Some(version)) => {
+                Ok(Put::Taken(version)) => {
                     self.refusals.remove(namespace);
                     self.metrics.report_written();
                     known.insert((*namespace).to_owned(), Report { fingerprint, version });
                 }
-                // Somebody else has changed or removed it, or the namespace is going.
-                Ok(None) => written = Written::Outdated,
+                // It takes what stands in it along, however long something keeps it.
+                Ok(Put::Leaving) => {}
+                // What is there after all have just been listed is not the gate's, or not by its label any more.
+                Ok(Put::Outdated(error)) if is_again && !known.contains_key(*namespace) => {
+                    self.refusals.add(namespace, &error, Instant::now());
+                }
+                Ok(Put::Outdated(_)) => written = Written::Outdated,
                 Err(error) if is_about_one(&error) => self.refusals.add(namespace, &error, Instant::now()),
                 Err(error) => return Err(error),
             }
@@ -238,7 +254,7 @@ impl Publisher {
         Ok(known)
     }
 
-    /// Writes one; nothing where what is there is not what was known.
+    /// Writes one.
     async fn write(
         &self,
         flavour: &Flavour,
@@ -246,7 +262,7 @@ impl Publisher {
         content: Map<String, Value>,
         version: Option<String>,
         seconds: i64,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Put, Error> {
         let kind = if namespace.is_empty() { flavour.clustered } else { flavour.namespaced };
         let mut report = json!({
             "apiVersion": format!("{}/{}", flavour.group, flavour.version),
@@ -277,10 +293,11 @@ impl Publisher {
             None => api.create(&PostParams::default(), &report).await,
         };
         match written {
-            Ok(written) => Ok(Some(written.metadata.resource_version.unwrap_or_default())),
-            Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
-            // A namespace that is being deleted takes nothing new.
-            Err(Error::Api(status)) if status.code == 403 && status.message.contains("being terminated") => Ok(None),
+            Ok(written) => Ok(Put::Taken(written.metadata.resource_version.unwrap_or_default())),
+            Err(Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(Put::Outdated(Error::Api(status))),
+            Err(Error::Api(status)) if status.code == 403 && status.message.contains("being terminated") => {
+                Ok(Put::Leaving)
+            }
             Err(error) => Err(error),
         }
     }
@@ -353,6 +370,14 @@ mod tests {
                 let version = json!({ "groupVersion": "openreports.io/v1alpha1", "version": "v1alpha1" });
                 let (code, answer) = match path.as_str() {
                     "/apis" => (200, json!({ "groups": [{ "name": "openreports.io", "versions": [version] }] })),
+                    path if path.contains("/going/") => {
+                        let message =
+                            "forbidden: unable to create new content in namespace going because it is being terminated";
+                        (403, json!({ "status": "Failure", "message": message, "code": 403 }))
+                    }
+                    path if path.contains("/taken/") => {
+                        (409, json!({ "status": "Failure", "message": "already exists", "code": 409 }))
+                    }
                     path if path.contains("/full/") => {
                         (403, json!({ "status": "Failure", "message": "exceeded quota: none", "code": 403 }))
                     }
@@ -405,6 +430,27 @@ mod tests {
         }
         let of = |namespace: &str| written.lock().unwrap().iter().filter(|(path, _)| path.contains(namespace)).count();
         assert_eq!((of("/full/"), of("/shop/"), publisher.refusals.count()), (1, 1, 1));
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_does_not_get_gone_is_no_reason_to_list_all_reports_anew() {
+        let (mut publisher, _) = publisher();
+        let rules = crate::config::Settings::default().rule_set();
+        publisher.publish(&rules, &scanned(&rules, &["going", "shop"]), || true).await.unwrap();
+        assert_eq!(publisher.known.as_ref().map(|known| known.reports.len()), Some(2), "the cluster's and one");
+        assert_eq!(publisher.refusals.count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_report_of_somebody_else_is_left_alone_and_no_reason_to_list_all_reports_anew() {
+        let (mut publisher, written) = publisher();
+        let rules = crate::config::Settings::default().rule_set();
+        for _ in 0..3 {
+            publisher.publish(&rules, &scanned(&rules, &["shop", "taken"]), || true).await.unwrap();
+            assert!(publisher.known.is_some());
+        }
+        let tried = written.lock().unwrap().iter().filter(|(path, _)| path.contains("/taken/")).count();
+        assert_eq!((tried, publisher.refusals.count()), (2, 1), "once more after they were listed");
     }
 
     fn of(text: &str) -> u64 {

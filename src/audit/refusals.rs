@@ -74,8 +74,10 @@ impl Refusals {
 /// Whether an error is about one object and not about whoever asks for all of them.
 pub(super) fn is_about_one(error: &Error) -> bool {
     match error {
-        // What RBAC does not allow it allows nowhere: "User … cannot create resource …".
-        Error::Api(status) if status.code == 403 => !status.message.contains(" cannot "),
+        // What RBAC does not allow it allows nowhere: `User "…" cannot create resource …`.
+        Error::Api(status) if status.code == 403 => !status.message.contains("\" cannot "),
+        // A webhook of others that is away and was to be asked, of some namespaces perhaps.
+        Error::Api(status) if status.code == 500 => status.message.contains("failed calling webhook"),
         Error::Api(status) => matches!(status.code, 400 | 404 | 409 | 413 | 422),
         _ => false,
     }
@@ -89,6 +91,21 @@ mod tests {
 
     fn refusal() -> Error {
         Error::Api(Status::failure("exceeded quota: none", "Forbidden").with_code(403).boxed())
+    }
+
+    #[test]
+    fn what_is_about_one_object_is_told_from_what_is_about_all() {
+        for (code, message, expected) in [
+            (403, r#"reports is forbidden: User "system:serviceaccount:a:b" cannot create resource "reports""#, false),
+            (403, "exceeded quota: none", true),
+            (403, "denied request: who writes here cannot be told", true),
+            (500, r#"Internal error occurred: failed calling webhook "a.b": connection refused"#, true),
+            (500, "etcdserver: leader changed", false),
+            (429, "too many requests", false),
+        ] {
+            let error = Error::Api(Status::failure(message, "").with_code(code).boxed());
+            assert_eq!(is_about_one(&error), expected, "{message}");
+        }
     }
 
     #[test]

@@ -87,8 +87,9 @@ fn rule(meta: &Meta, after: &RuleSet, before: &RuleSet, found: &mut Found) {
     found.falls(setting("action"), after.action_of(meta), before.action_of(meta), |it| it.as_str());
     let (Some(now), Some(then)) = (after.active(meta), before.active(meta)) else { return };
     let (options, were) = (now.rule.options(), then.rule.options());
-    for (option, is_loosened) in now.rule.loosened(&were, after.profile) {
-        if is_loosened {
+    for (option, is_loosened) in now.rule.loosened(&were, after.profile, before.profile) {
+        // Where it is written as it was, the profile has changed, and is named.
+        if is_loosened && options.get(option) != were.get(option) {
             let written = |of: &Value| match of.get(option) {
                 None | Some(Value::Null) => "what the profile asks for".to_owned(),
                 Some(value) => format!("`{}`", yaml::flow(value)),

@@ -123,7 +123,7 @@ impl Rule for InvalidWaiver {
         false
     }
 
-    fn loosened(&self, _before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+    fn loosened(&self, _before: &Self, _profile: Profile, _then: Profile) -> Vec<(&'static str, bool)> {
         let Self {} = self;
         Vec::new()
     }

@@ -110,8 +110,9 @@ pub trait Rule: Default + Serialize + DeserializeOwned + JsonSchema + Send + Syn
         true
     }
 
-    /// Each option, and whether by it this lets pass something that `before` does not, in this profile.
-    fn loosened(&self, before: &Self, profile: Profile) -> Vec<(&'static str, bool)>;
+    /// Each option, and whether by it this lets pass something in its profile that `before` does not in
+    /// the profile of then.
+    fn loosened(&self, before: &Self, profile: Profile, then: Profile) -> Vec<(&'static str, bool)>;
 
     /// The violations as findings a person can act on, grouped as they read best. All of them
     /// carry the same action, are all new or all standing, and rest all or none on an absence.

@@ -113,9 +113,9 @@ impl Rule for ModeLoosened {
         false
     }
 
-    fn loosened(&self, before: &Self, profile: Profile) -> Vec<(&'static str, bool)> {
+    fn loosened(&self, before: &Self, profile: Profile, then: Profile) -> Vec<(&'static str, bool)> {
         let Self { other_namespaces: _ } = self;
-        vec![("otherNamespaces", self.in_other_namespaces(profile) < before.in_other_namespaces(profile))]
+        vec![("otherNamespaces", self.in_other_namespaces(profile) < before.in_other_namespaces(then))]
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {

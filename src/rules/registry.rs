@@ -213,7 +213,7 @@ pub trait AnyRule: Send + Sync {
     /// See [`Rule::rests_on_absence`].
     fn rests_on_absence(&self, violation: &Violation, moment: &Moment<'_>) -> bool;
     /// See [`Rule::loosened`]; `before` is a rule of the same type, as its options.
-    fn loosened(&self, before: &Value, profile: Profile) -> Vec<(&'static str, bool)>;
+    fn loosened(&self, before: &Value, profile: Profile, then: Profile) -> Vec<(&'static str, bool)>;
     /// See [`Rule::explain`].
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding>;
 }
@@ -251,9 +251,9 @@ impl<R: Rule> AnyRule for R {
         Rule::rests_on_absence(self, violation, moment)
     }
 
-    fn loosened(&self, before: &Value, profile: Profile) -> Vec<(&'static str, bool)> {
+    fn loosened(&self, before: &Value, profile: Profile, then: Profile) -> Vec<(&'static str, bool)> {
         let before = R::deserialize(before).expect("a rule's own options are read as they were written");
-        Rule::loosened(self, &before, profile)
+        Rule::loosened(self, &before, profile, then)
     }
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {

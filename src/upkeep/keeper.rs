@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::WatchStreamExt as _;
@@ -57,6 +57,8 @@ pub struct Keeper {
     pub(super) is_untrusted: bool,
     /// Whether it was waited for another replica to put a lost Secret back.
     has_waited: bool,
+    /// By how much the clock here is ahead of the API server's.
+    ahead: SignedDuration,
     /// What was complained of last, of each matter, so that it is not said over and over.
     said: Vec<(&'static str, String)>,
 }
@@ -104,6 +106,7 @@ impl Keeper {
             policy_set: None,
             is_untrusted: false,
             has_waited: false,
+            ahead: SignedDuration::ZERO,
             said: Vec::new(),
         }
     }
@@ -253,6 +256,7 @@ impl Keeper {
     /// The API server's time.
     async fn now(&mut self) -> Result<Timestamp, Error> {
         let (now, wrong) = clock::now(&self.client).await?;
+        self.ahead = Timestamp::now().duration_since(now);
         match wrong {
             Some(why) => self.complain("clock", &why),
             None => self.settled("clock"),
@@ -260,10 +264,15 @@ impl Keeper {
         Ok(now)
     }
 
+    /// The same, by what it was when it was asked last.
+    pub(super) fn time(&self) -> Timestamp {
+        Timestamp::now().saturating_sub(self.ahead).unwrap_or_else(|_| Timestamp::now())
+    }
+
     /// The registration with the bundle it should have.
     async fn with_bundle(&mut self, registered: Look, keyring: &Keyring) -> Result<Look, Again> {
         let Look::Here(here) = registered else { return Ok(registered) };
-        let Some(patch) = here.with_bundle(&keyring.bundle(), Timestamp::now()) else { return Ok(Look::Here(here)) };
+        let Some(patch) = here.with_bundle(&keyring.bundle(), self.time()) else { return Ok(Look::Here(here)) };
         if let Some(why) = here.is_managed_elsewhere() {
             self.complain("caBundle", &format!("{why}, so portcullis leaves it alone"));
             return Ok(Look::Here(here));
@@ -306,7 +315,7 @@ impl Keeper {
             return;
         }
         if let (Look::Here(here), Some(current)) = (registered, &current) {
-            let now = Timestamp::now();
+            let now = self.time();
             if let Err(why) = here.verifies(pair.chain(), now)
                 && here.verifies(current.chain(), now).is_ok()
             {
@@ -377,7 +386,6 @@ mod tests {
     use std::sync::Mutex;
 
     use axum::http::{Request, Response};
-    use jiff::SignedDuration;
     use jiff::fmt::rfc2822::DateTimePrinter;
     use kube::client::Body;
     use serde_json::json;
@@ -402,7 +410,15 @@ mod tests {
                 if head.method == "PUT" {
                     written.lock().unwrap().push(serde_json::from_slice(&body).unwrap());
                 }
-                let answer = if body.is_empty() { secret.to_string().into_bytes() } else { body.to_vec() };
+                let answer = if head.uri.path().contains("validatingwebhookconfigurations") {
+                    let client = json!({ "url": "https://gate.ns.svc/validate", "caBundle": secret["data"]["ca.crt"] });
+                    let entry = json!({ "name": "gate", "clientConfig": client });
+                    json!({ "metadata": { "name": "gate" }, "webhooks": [entry] }).to_string().into_bytes()
+                } else if body.is_empty() {
+                    secret.to_string().into_bytes()
+                } else {
+                    body.to_vec()
+                };
                 let date = DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap();
                 let answer = Response::builder().header("date", date).body(Body::from(answer));
                 Ok::<_, std::io::Error>(answer.unwrap())
@@ -451,6 +467,17 @@ mod tests {
             assert_eq!(written.lock().unwrap().len(), 0, "{behind} days");
             let told = keeper.said.iter().find(|(matter, _)| *matter == "clock").unwrap();
             assert!(told.1.contains("minutes ahead of the API server's"), "{}", told.1);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_api_server_trusts_is_trusted_whatever_time_it_is_here() {
+        for ahead in [-2, 100, 400] {
+            let there = Timestamp::now() - days(ahead);
+            let (mut keeper, _) = keeper(secret(there - days(1)), there);
+            keeper.settings.webhook = Some("gate".to_owned());
+            assert!(keeper.attempt().await.is_ok());
+            assert!(!keeper.is_untrusted, "{ahead} days: {:?}", keeper.said);
         }
     }
 

@@ -91,8 +91,40 @@ struct Service {
 #[serde(rename_all = "camelCase", default)]
 struct Rule {
     api_groups: Vec<String>,
+    api_versions: Vec<String>,
     operations: Vec<String>,
     resources: Vec<String>,
+    scope: Option<String>,
+}
+
+impl Rule {
+    /// Whether it asks about this, of which the other rule asks about one resource and operation.
+    fn asks(&self, group: &str, resource: &str, operation: &str, of: &Self) -> bool {
+        let any = |list: &[String], one: &str| list.iter().any(|it| it == one || it == "*");
+        // Where any version will do one that is served is enough: the others are equivalent.
+        let is_version = match of.api_versions.first() {
+            Some(version) if version != "*" => any(&self.api_versions, version),
+            Some(_) | None => of.api_versions.is_empty() || !self.api_versions.is_empty(),
+        };
+        let is_scope = match self.scope.as_deref() {
+            None | Some("*") => true,
+            scope => scope == of.scope.as_deref(),
+        };
+        any(&self.api_groups, group)
+            && is_version
+            && any(&self.operations, operation)
+            && (any(&self.resources, resource) || self.resources.iter().any(|it| it == "*/*"))
+            && is_scope
+    }
+
+    /// Each group, resource and operation.
+    fn all(&self) -> impl Iterator<Item = (&str, &str, &str)> {
+        self.api_groups.iter().flat_map(move |group| {
+            self.resources.iter().flat_map(move |resource| {
+                self.operations.iter().map(move |it| (group.as_str(), resource.as_str(), it.as_str()))
+            })
+        })
+    }
 }
 
 /// The Service of the gate.
@@ -307,17 +339,24 @@ impl Registered {
         self.entries.iter().any(|entry| entry.failure_policy() == FailurePolicy::Fail)
     }
 
-    /// What another registration asks about and this one does not: `UPDATE pods`.
+    /// What another registration asks about and this one does not: `UPDATE pods`. The guard is about
+    /// other namespaces than the rest, so that neither asks in the other's place.
     pub(super) fn lacks(&self, ideal: &Self) -> Vec<String> {
-        let asked = |wanted: &(String, String, String)| {
-            let (group, resource, operation) = wanted;
-            let has = |list: &[String], one: &String| list.iter().any(|it| it == one || it == "*");
-            self.entries.iter().flat_map(|entry| &entry.rules).any(|rule| {
-                has(&rule.api_groups, group) && has(&rule.operations, operation) && has(&rule.resources, resource)
-            })
-        };
-        let missing: BTreeSet<_> = ideal.asks().into_iter().filter(|wanted| !asked(wanted)).collect();
-        missing.into_iter().map(|(_, resource, operation)| format!("{operation} {resource}")).collect()
+        let mut missing = BTreeSet::new();
+        for entry in &ideal.entries {
+            let is_guard = entry.is_guard();
+            let rules: Vec<_> =
+                self.entries.iter().filter(|it| it.is_guard() == is_guard).flat_map(|it| &it.rules).collect();
+            let of = if is_guard { format!(" of `{GUARD}`") } else { String::new() };
+            for wanted in &entry.rules {
+                for (group, resource, operation) in wanted.all() {
+                    if !rules.iter().any(|rule| rule.asks(group, resource, operation, wanted)) {
+                        missing.insert((is_guard, group, resource, format!("{operation} {resource}{of}")));
+                    }
+                }
+            }
+        }
+        missing.into_iter().map(|(.., what)| what).collect()
     }
 
     /// What this registration leaves out that another does not, whatever it asks about: namespaces,
@@ -329,18 +368,6 @@ impl Registered {
         };
         let found: BTreeSet<_> = self.entries.iter().filter_map(beside).flatten().collect();
         found.into_iter().collect()
-    }
-
-    fn asks(&self) -> Vec<(String, String, String)> {
-        let mut all = Vec::new();
-        for rule in self.entries.iter().flat_map(|entry| &entry.rules) {
-            for group in &rule.api_groups {
-                for resource in &rule.resources {
-                    all.extend(rule.operations.iter().map(|it| (group.clone(), resource.clone(), it.clone())));
-                }
-            }
-        }
-        all
     }
 }
 
@@ -507,5 +534,34 @@ mod tests {
         let ideal = asking(json!(["CREATE", "UPDATE"]), json!(["deployments"]));
         assert_eq!(asking(json!(["CREATE"]), json!(["deployments"])).lacks(&ideal), ["UPDATE deployments"]);
         assert!(asking(json!(["*"]), json!(["*"])).lacks(&ideal).is_empty());
+    }
+
+    #[test]
+    fn what_is_asked_in_other_namespaces_versions_or_scopes_is_not_asked() {
+        let rule = |version: &str, scope: Option<&str>| json!({ "apiGroups": ["apps"], "apiVersions": [version], "operations": ["CREATE"], "resources": ["deployments"], "scope": scope });
+        let of = |entries: &[(&str, Option<Value>)]| {
+            let entries = entries.iter().map(|(name, rule)| {
+                let rules: Vec<_> = rule.iter().collect();
+                json!({ "name": name, "clientConfig": { "url": "https://gate" }, "rules": rules })
+            });
+            read(&entries.collect(), &json!({}))
+        };
+        let usual = rule("v1", Some("Namespaced"));
+        let ideal = of(&[("gate", Some(usual.clone())), (GUARD, Some(usual.clone()))]);
+        let guard = (GUARD, Some(usual.clone()));
+        assert_eq!(of(&[("gate", None), guard.clone()]).lacks(&ideal), ["CREATE deployments"]);
+        assert_eq!(
+            of(&[("gate", Some(usual)), (GUARD, None)]).lacks(&ideal),
+            [format!("CREATE deployments of `{GUARD}`")]
+        );
+        assert_eq!(of(std::slice::from_ref(&guard)).lacks(&ideal), ["CREATE deployments"], "the entry is gone");
+        for other in [rule("v1beta1", None), rule("v1", Some("Cluster"))] {
+            assert_eq!(of(&[("gate", Some(other)), guard.clone()]).lacks(&ideal), ["CREATE deployments"]);
+        }
+        for same in [rule("v1", None), rule("*", Some("*"))] {
+            assert_eq!(of(&[("gate", Some(same)), guard.clone()]).lacks(&ideal), [""; 0]);
+        }
+        let of_any_version = of(&[("gate", Some(rule("*", Some("Namespaced"))))]);
+        assert_eq!(of(&[("gate", Some(rule("v1", Some("Namespaced"))))]).lacks(&of_any_version), [""; 0]);
     }
 }

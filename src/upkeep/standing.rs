@@ -54,7 +54,7 @@ impl Keeper {
                 readiness.set_degraded(GATE, &format!("the ValidatingWebhookConfiguration cannot be read: {why}"));
             }
             Look::Here(here) => {
-                let verified = here.verifies(current.chain(), Timestamp::now());
+                let verified = here.verifies(current.chain(), self.time());
                 self.is_untrusted = verified.is_err();
                 metrics.webhook_state(WebhookState::Trusted, verified.is_ok());
                 metrics.webhook_state(WebhookState::FailingClosed, here.fails_closed());

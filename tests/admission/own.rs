@@ -186,6 +186,11 @@ fn what_lets_no_more_pass_is_no_news() {
         ),
         ("rules: {missing-default-deny: {grace: 60m}}", "rules: {missing-default-deny: {grace: 1h}}"),
         ("rules: {plaintext-mtls: {newWorkloads: warn}}", ""),
+        // What the profile asked for before was no more.
+        (
+            "",
+            "{profile: restricted, rules: {plaintext-mtls: {newWorkloads: warn}, mode-loosened: {otherNamespaces: warn}}}",
+        ),
         ("namespaces: {exempt: [team-*]}", "namespaces: {exempt: [team-a, team-b*]}"),
         ("waivers: {maxDays: {high: 3650}, renewals: 9}", ""),
         ("view: {maxAge: 1s}", ""),

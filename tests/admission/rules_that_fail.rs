@@ -29,7 +29,7 @@ impl Rule for Broken {
         panic!("this rule is broken");
     }
 
-    fn loosened(&self, _before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+    fn loosened(&self, _before: &Self, _profile: Profile, _then: Profile) -> Vec<(&'static str, bool)> {
         Vec::new()
     }
 

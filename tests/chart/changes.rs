@@ -35,8 +35,8 @@ fn holds(bundle: &str, certificate: &str) -> bool {
     joined(bundle).contains(&joined(certificate))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn from_its_own_certificate_to_a_given_one_to_another_and_back_no_call_fails() {
+/// With these words, and those where what the gate has set is in the way.
+async fn goes_to_a_given_certificate_to_another_and_back(words: &[&str], over: &[&str]) {
     let mut release = Release::installed(ControlPlane::new().await).await;
     release.fails_closed().await;
     let own = own_authority(&release).await;
@@ -47,32 +47,43 @@ async fn from_its_own_certificate_to_a_given_one_to_another_and_back_no_call_fai
         let bundle = STANDARD.encode(given.authority());
         format!("certificates.mode=secret,certificates.secret.name={name},certificates.secret.caBundle={bundle}")
     };
-    release.upgrade(&["--set", &values("first", &given), "--force-conflicts"]).await;
+    release.upgrade(&[words, over, &["--set", &values("first", &given)]].concat()).await;
     // Those that stand must leave it so.
     release.replace(Some(&given)).await;
     let both = trusted(&release).await;
     assert!(holds(&both, &own) && holds(&both, &given.authority()), "{both}");
-    release.upgrade(&["--set", &values("first", &given)]).await;
+    release.upgrade(&[words, &["--set", &values("first", &given)]].concat()).await;
     assert_eq!(trusted(&release).await, given.authority(), "nothing of the gate's own is served any more");
     release.fails_closed().await;
 
     let (before, given) = (given, self::given());
-    release.upgrade(&["--set", &values("second", &given)]).await;
+    release.upgrade(&[words, &["--set", &values("second", &given)]].concat()).await;
     let both = trusted(&release).await;
     assert!(holds(&both, &before.authority()) && holds(&both, &given.authority()), "{both}");
     release.replace(Some(&given)).await;
-    release.upgrade(&["--set", &values("second", &given)]).await;
+    release.upgrade(&[words, &["--set", &values("second", &given)]].concat()).await;
     assert_eq!(trusted(&release).await, given.authority());
 
-    release.upgrade(&[]).await;
+    release.upgrade(words).await;
     assert_eq!(trusted(&release).await, given.authority(), "the replicas that stand are trusted on");
     release.replace(None).await;
     let both = trusted(&release).await;
     assert!(holds(&both, &own) && holds(&both, &given.authority()), "{both}");
-    release.upgrade(&[]).await;
+    release.upgrade(words).await;
     assert_eq!(trusted(&release).await, both);
     release.fails_closed().await;
     load.end_without_failure().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_its_own_certificate_to_a_given_one_to_another_and_back_no_call_fails() {
+    goes_to_a_given_certificate_to_another_and_back(&[], &["--force-conflicts"]).await;
+}
+
+/// As Helm 3 does.
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_one_where_helm_merges_what_it_applies_by_itself() {
+    goes_to_a_given_certificate_to_another_and_back(&["--server-side=false"], &[]).await;
 }
 
 /// As much of cert-manager's definitions as the API server needs to take such objects.

@@ -136,11 +136,21 @@ fn the_configuration_of_every_shape_is_one_the_gate_takes() {
 }
 
 #[test]
+fn a_value_that_is_left_empty_is_the_charts_default() {
+    let default = configuration(&shape("default"));
+    for set in ["mode=null,profile=null", "config=null", "webhook.namespaceSelector=null,webhook.annotations=null"] {
+        let objects = rendered(&["--set", set]).unwrap_or_else(|said| panic!("{set}: {said}"));
+        assert_eq!(configuration(&objects), default, "{set}");
+    }
+}
+
+#[test]
 fn the_gates_own_namespace_passes_the_restricted_profile_wherever_names_are_resolved() {
     let elsewhere = json!({ "services": [{ "namespace": "dns", "name": "resolver" }] });
     let address = json!({ "addresses": ["169.254.20.10", "fd00::10"] });
     let both = json!({ "services": [{ "namespace": "dns", "name": "resolver" }], "addresses": ["169.254.20.10"] });
-    for dns in [json!({}), elsewhere, address, both] {
+    let short = json!({ "addresses": ["::10"] });
+    for dns in [json!({}), elsewhere, address, both, short] {
         let objects = rendered(&["--set-json", &format!("config.dns={dns}")]).unwrap();
         let of_gate = |it: &&Value| matches!(it["kind"].as_str().unwrap(), "Deployment" | "Service" | "NetworkPolicy");
         let mut manifests = vec![
@@ -344,12 +354,15 @@ fn monitoring_comes_where_its_operator_is_installed_unless_somebody_says_otherwi
         };
         objects.iter().filter(is_monitoring).count()
     };
-    let installed = ["--api-versions", "monitoring.coreos.com/v1"];
+    let [monitor, rule] = ["ServiceMonitor", "PrometheusRule"].map(|kind| format!("monitoring.coreos.com/v1/{kind}"));
+    let installed = ["--api-versions", &monitor, "--api-versions", &rule];
     let all = |value: &str| {
         ["serviceMonitor", "prometheusRule", "grafana"].map(|it| format!("{it}.enabled={value}")).join(",")
     };
     assert_eq!(kinds(&[]), 0);
     assert_eq!(kinds(&installed), 3);
+    // Some bring a part of the operator's definitions only.
+    assert_eq!((kinds(&["--api-versions", &monitor]), kinds(&["--api-versions", &rule])), (2, 1));
     assert_eq!(kinds(&[&installed[..], &["--set", &all("false")]].concat()), 0);
     assert_eq!(kinds(&["--set", &all("true")]), 3);
     rendered(&["--set", "grafana.enabled=always"]).unwrap_err();

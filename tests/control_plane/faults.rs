@@ -345,7 +345,7 @@ impl AnyRule for Faulty {
         false
     }
 
-    fn loosened(&self, _: &Value, _: Profile) -> Vec<(&'static str, bool)> {
+    fn loosened(&self, _: &Value, _: Profile, _: Profile) -> Vec<(&'static str, bool)> {
         Vec::new()
     }
 

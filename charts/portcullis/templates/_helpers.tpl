@@ -51,7 +51,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/* The configuration file, as a value: the chart's own namespace is exempt unless something else is said. */}}
 {{- define "portcullis.config" -}}
 {{- $own := dict "exempt" (list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace) -}}
-{{- $config := mergeOverwrite (dict "profile" .Values.profile "mode" .Values.mode "namespaces" $own) (deepCopy .Values.config) -}}
+{{- /* Values left empty are the chart's defaults and not the program's, whose mode is not for the first day. */ -}}
+{{- $set := dict "profile" (.Values.profile | default "baseline") "mode" (.Values.mode | default "warn") "namespaces" $own -}}
+{{- $config := mergeOverwrite $set (deepCopy (.Values.config | default dict)) -}}
 {{ toYaml $config }}
 {{- end }}
 
@@ -100,7 +102,7 @@ where no more than that one label is known.
     - {protocol: UDP, port: 53}
     - {protocol: TCP, port: 53}
   to:
-    - ipBlock: {cidr: {{ printf "%s/%d" . (contains ":" . | ternary 128 32) }}}
+    - ipBlock: {cidr: {{ printf "%s/%d" . (contains ":" . | ternary 128 32) | quote }}}
 {{- end }}
 {{- range $dns.services }}
 # Which of its pods answer, and on which port, the Service knows and the chart does not.
@@ -123,10 +125,10 @@ where no more than that one label is known.
 {{- end }}
 {{- end }}
 
-{{/* Whether something for Prometheus' operator is wanted: `auto` is where its API is installed. Takes `enabled` and `root`. */}}
+{{/* Whether something for Prometheus' operator is wanted: `auto` is where its API has that kind. Takes `enabled`, `kind` and `root`. */}}
 {{- define "portcullis.monitored" -}}
 {{- if eq (toString .enabled) "auto" -}}
-{{- if .root.Capabilities.APIVersions.Has "monitoring.coreos.com/v1" }}true{{ end -}}
+{{- if .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) }}true{{ end -}}
 {{- else if .enabled }}true{{ end -}}
 {{- end }}
 
@@ -145,7 +147,8 @@ where no more than that one label is known.
 
 {{/*
 The `caBundle` of an entry, `live` as it stands; empty where it is not the chart's. While replicas stand that have
-their certificate from elsewhere than those to come, what they are trusted by stays beside what is new.
+their certificate from elsewhere than those to come, what they are trusted by stays beside what is new. What was
+written once, as `kept` tells, is written on: left out, a Helm that merges by itself would take it away.
 */}}
 {{- define "portcullis.caBundle" -}}
 {{- $certificates := .root.Values.certificates }}
@@ -154,7 +157,7 @@ their certificate from elsewhere than those to come, what they are trusted by st
 {{- $coming := include "portcullis.certificate" .root }}
 {{- if eq $certificates.mode "self" }}{{ $coming = printf "--certificate-secret=%s" $coming }}{{ end }}
 {{- $live := "" }}
-{{- if and $standing (ne $standing $coming) }}{{ $live = .live | default "" }}{{ end }}
+{{- if or (and $standing (ne $standing $coming)) (and .kept (not $given)) }}{{ $live = .live | default "" }}{{ end }}
 {{- if and $given $live -}}
 {{ printf "%s\n%s" (b64dec $given) (b64dec $live) | b64enc }}
 {{- else -}}

@@ -233,7 +233,7 @@ impl Rule for DnsBlackhole {
         if violation.badness < badness::CERTAIN || is_unknown || is_early { Action::Warn } else { Action::Deny }
     }
 
-    fn loosened(&self, _before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+    fn loosened(&self, _before: &Self, _profile: Profile, _then: Profile) -> Vec<(&'static str, bool)> {
         let Self {} = self;
         Vec::new()
     }

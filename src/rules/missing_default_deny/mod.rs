@@ -259,7 +259,7 @@ impl Rule for MissingDefaultDeny {
         violation.badness != badness::GIVEN_BACK
     }
 
-    fn loosened(&self, before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+    fn loosened(&self, before: &Self, _profile: Profile, _then: Profile) -> Vec<(&'static str, bool)> {
         let Self { directions, grace, unrestricted_pods } = self;
         // Fewer labels are carried by more pods.
         let was_one = |pods: &BTreeMap<String, String>| {

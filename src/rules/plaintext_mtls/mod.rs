@@ -267,10 +267,10 @@ impl Rule for PlaintextMtls {
         }
     }
 
-    fn loosened(&self, before: &Self, profile: Profile) -> Vec<(&'static str, bool)> {
+    fn loosened(&self, before: &Self, profile: Profile, then: Profile) -> Vec<(&'static str, bool)> {
         let Self { new_workloads: _, grace, require_mesh } = self;
         vec![
-            ("newWorkloads", self.of_new_workloads(profile) < before.of_new_workloads(profile)),
+            ("newWorkloads", self.of_new_workloads(profile) < before.of_new_workloads(then)),
             ("grace", *grace > before.grace),
             ("requireMesh", before.require_mesh && !require_mesh),
         ]

@@ -195,7 +195,7 @@ impl Rule for WildcardIpBlock {
         false
     }
 
-    fn loosened(&self, before: &Self, _profile: Profile) -> Vec<(&'static str, bool)> {
+    fn loosened(&self, before: &Self, _profile: Profile, _then: Profile) -> Vec<(&'static str, bool)> {
         let Self { max_share, allow, directions, everyone } = self;
         // However it is cut into ranges.
         let allowed = |ranges: &[IpNet]| ranges.iter().copied().collect::<IpSet>();
