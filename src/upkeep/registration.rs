@@ -554,7 +554,7 @@ mod tests {
             of(&[("gate", Some(usual)), (GUARD, None)]).lacks(&ideal),
             [format!("CREATE deployments of `{GUARD}`")]
         );
-        assert_eq!(of(&[guard.clone()]).lacks(&ideal), ["CREATE deployments"], "the entry is gone");
+        assert_eq!(of(std::slice::from_ref(&guard)).lacks(&ideal), ["CREATE deployments"], "the entry is gone");
         for other in [rule("v1beta1", None), rule("v1", Some("Cluster"))] {
             assert_eq!(of(&[("gate", Some(other)), guard.clone()]).lacks(&ideal), ["CREATE deployments"]);
         }
