@@ -1,10 +1,14 @@
 //! By what one configuration lets pass more than another.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
+use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde_json::Value;
 
+use crate::netset::IpSet;
+use crate::reach::{Cni, DnsSettings};
 use crate::rules::{CL_RULE_FAILED, Environment, MaxDays, Meta, NamespaceSettings, RULES, RuleSet, WaiverSettings};
 use crate::yaml;
 
@@ -76,7 +80,15 @@ pub fn weakened(after: &RuleSet, before: &RuleSet) -> Vec<Weakening> {
 pub fn redescribed(after: &RuleSet, before: &RuleSet) -> Vec<&'static str> {
     let Environment { mode: _, own_namespace: _, namespaces: _, dns, mesh, cni, waivers: _ } = &after.environment;
     let was = &before.environment;
-    [("dns", *dns != was.dns), ("mesh", *mesh != was.mesh), ("cni", *cni != was.cni)]
+    // Neither the order of a list nor how ranges are cut says anything.
+    let resolvers = |DnsSettings { services, addresses }: &DnsSettings| {
+        let services: BTreeSet<_> = services.iter().map(|it| (it.namespace.clone(), it.name.clone())).collect();
+        (services, addresses.iter().copied().collect::<BTreeSet<_>>())
+    };
+    let Cni { name, pod_ranges } = cni;
+    let ranges = |ranges: &[IpNet]| ranges.iter().copied().collect::<IpSet>();
+    let is_other_cni = *name != was.cni.name || ranges(pod_ranges) != ranges(&was.cni.pod_ranges);
+    [("dns", resolvers(dns) != resolvers(&was.dns)), ("mesh", *mesh != was.mesh), ("cni", is_other_cni)]
         .into_iter()
         .filter_map(|(section, is_other)| is_other.then_some(section))
         .collect()

@@ -194,6 +194,10 @@ fn what_lets_no_more_pass_is_no_news() {
         ("namespaces: {exempt: [team-*]}", "namespaces: {exempt: [team-a, team-b*]}"),
         ("waivers: {maxDays: {high: 3650}, renewals: 9}", ""),
         ("view: {maxAge: 1s}", ""),
+        (
+            "{dns: {addresses: [10.0.0.1, 10.0.0.2]}, cni: {podRanges: [10.0.0.0/9, 10.128.0.0/9]}}",
+            "{dns: {addresses: [10.0.0.2, 10.0.0.1]}, cni: {podRanges: [10.0.0.0/8]}}",
+        ),
         ("mode: warn", "# a comment\nmode: warn"),
         (
             "",
