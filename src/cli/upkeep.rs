@@ -46,6 +46,10 @@ pub(super) struct Args {
     /// gate is not ready while it does not trust what is served
     #[arg(long, value_name = "NAME")]
     webhook: Option<String>,
+    /// It has the entry that `portcullis webhook --guard` adds: that this is missing is then told, as is
+    /// whatever else the registration leaves out
+    #[arg(long, requires = "webhook")]
+    guard: bool,
     /// What its `failurePolicy` becomes once a dry run of a known violation through the API server
     /// came back denied; left out, it is never touched
     #[arg(long, value_name = "POLICY", requires = "webhook")]
@@ -119,6 +123,7 @@ impl Args {
                 leaf_life: self.certificate_lifetime,
             }),
             webhook: self.webhook.clone(),
+            guard: self.guard,
             service,
             failure_policy: self.failure_policy.map(|policy| match policy {
                 Policy::Fail => FailurePolicy::Fail,

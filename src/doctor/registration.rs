@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Check, Facts};
+use super::{Check, Facts, Origin};
 use crate::admission::{GUARD, SYSTEM_NAMESPACES};
 use crate::model::{Labels, Operator, Requirement, Selector, Str};
 use crate::rules::RuleSet;
@@ -177,7 +177,13 @@ pub(super) fn covers(facts: &Facts, rules: &RuleSet) -> Option<Check> {
     if unasked.is_empty() && left_out.is_empty() {
         return Some(Check::good(NAME, "the registration asks about all that the rules judge"));
     }
-    let check = if unasked.is_empty() {
+    // Held against defaults it is no more than a hint.
+    let is_known = matches!(facts.configuration, Origin::File(_) | Origin::ConfigMap(_));
+    let told = (!is_known)
+        .then(|| "the gate's configuration is not known: this is by the defaults".to_owned())
+        .into_iter()
+        .chain(told);
+    let check = if unasked.is_empty() || !is_known {
         Check::attention(NAME, "the registration leaves out what the configuration does not exempt")
     } else {
         Check::bad(NAME, "the registration does not ask about all that the rules judge")

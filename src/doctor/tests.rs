@@ -288,6 +288,8 @@ fn what_the_registration_does_not_cover_of_the_rules_is_named() {
     assert!(said.contains("leaves out namespace `kube-system`"), "{said}");
     let mut silent = whole;
     silent["webhooks"][0]["rules"] = json!([]);
+    let unknown = Facts { configuration: Origin::Unknown("forbidden".to_owned()), ..with(&silent) };
+    assert!(check(&unknown, "coverage", Verdict::Attention).contains("this is by the defaults"));
     let said = check(&with(&silent), "coverage", Verdict::Bad);
     assert!(said.contains("does not ask about CREATE deployments"), "{said}");
 }

@@ -16,15 +16,16 @@ pub(crate) struct Gaps {
     pub(crate) left_out: Vec<String>,
 }
 
-/// The gaps of a ValidatingWebhookConfiguration, of a gate in this namespace.
+/// The gaps of a ValidatingWebhookConfiguration, of a gate in this namespace. That it has no guard is no
+/// gap: whether it should have one is not known.
 pub(crate) fn gaps(configuration: &Value, rules: &RuleSet, namespace: &str) -> Gaps {
     match serde_json::from_value::<DynamicObject>(configuration.clone()) {
-        Ok(object) => of(&Registered::of(&object, None), rules, namespace),
+        Ok(object) => of(&Registered::of(&object, None), rules, namespace, false),
         Err(_) => Gaps::default(),
     }
 }
 
-pub(super) fn of(here: &Registered, rules: &RuleSet, namespace: &str) -> Gaps {
+pub(super) fn of(here: &Registered, rules: &RuleSet, namespace: &str, has_guard: bool) -> Gaps {
     let options = admission::Options {
         name: "portcullis".to_owned(),
         // Where it leads to is not compared.
@@ -33,7 +34,7 @@ pub(super) fn of(here: &Registered, rules: &RuleSet, namespace: &str) -> Gaps {
         own_namespace: Some(namespace.to_owned()),
         timeout: 5,
         failure_policy: admission::FailurePolicy::Ignore,
-        guard: here.has_guard(),
+        guard: has_guard || here.has_guard(),
     };
     let ideal = Registration::of(rules, &options);
     let Some(ideal) = ideal.and_then(|it| serde_json::from_value::<DynamicObject>(it.object).ok()) else {

@@ -434,6 +434,7 @@ mod tests {
         let settings = Settings {
             certificate: Some(own),
             webhook: None,
+            guard: false,
             service: None,
             failure_policy: None,
             probe_namespace: "ns".to_owned(),

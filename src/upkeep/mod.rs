@@ -63,6 +63,8 @@ pub struct Settings {
     pub certificate: Option<OwnCertificate>,
     /// The ValidatingWebhookConfiguration that registers the gate.
     pub webhook: Option<String>,
+    /// Whether that is to have the guard's entry.
+    pub guard: bool,
     /// The namespace and the Service by which it is called; nothing where it is called by a URL.
     pub service: Option<(String, String)>,
     /// What the `failurePolicy` is to be once it is proved that the gate is asked; nothing to leave

@@ -85,7 +85,7 @@ impl Keeper {
     /// Whether the registration asks about all that the rules in force judge.
     fn compare(&mut self, here: &Registered) {
         let (namespace, _) = self.settings.service.clone().unwrap_or_default();
-        let Gaps { unasked, left_out } = coverage::of(here, &self.rules.borrow(), &namespace);
+        let Gaps { unasked, left_out } = coverage::of(here, &self.rules.borrow(), &namespace, self.settings.guard);
         self.covers(WebhookState::CoversRules, "does not ask about what the rules judge", &unasked);
         self.covers(WebhookState::Whole, "leaves out what the configuration does not exempt", &left_out);
     }

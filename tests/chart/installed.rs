@@ -5,7 +5,7 @@ use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::helm::{chart, helm, shape, shapes};
 use crate::load::Load;
@@ -169,10 +169,24 @@ async fn a_release_proves_itself_guards_and_is_upgraded_under_load_with_the_righ
     let warned = release.plane.kubectl(["apply", "-f", "-"], OPEN).await;
     assert!(warned.succeeded && warned.stderr.contains("Warning: [NP001 missing-default-deny]"), "{warned:?}");
 
+    // Somebody takes the guard out; the upgrade below puts it back.
+    let patch = r#"[{"op":"remove","path":"/webhooks/1"}]"#;
+    let words = ["patch", "validatingwebhookconfiguration", "portcullis", "--type=json", "-p", patch];
+    assert!(release.plane.kubectl(words, "").await.succeeded);
+    let gate = &release.gates[0];
+    eventually("a guard that is gone is told", async || {
+        (gate.metric("portcullis_webhook_state", "covers_rules").await <= 0.0).then_some(())
+    })
+    .await;
+
     // Enforcing, by an upgrade in the midst of creates, with the replicas replaced one by one.
     let load = Load::begin(&release.plane, "portcullis", 8).await;
     release.upgrade(&["--set", "mode=enforce"]).await;
-    assert_eq!(webhook(&release.plane).await.unwrap()["webhooks"][0]["failurePolicy"], "Fail");
+    let registered = webhook(&release.plane).await.unwrap()["webhooks"].clone();
+    assert_eq!(
+        (&registered[0]["failurePolicy"], &registered[1]["name"]),
+        (&json!("Fail"), &json!("guard.portcullis.dev"))
+    );
     release.replace(None).await;
     eventually("the load has gone on", async || (load.done() > 400).then_some(())).await;
     load.end_without_failure().await;
