@@ -7,7 +7,6 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use crate::netset::IpSet;
 use crate::reach::{Cni, DnsSettings};
 use crate::rules::{CL_RULE_FAILED, Environment, MaxDays, Meta, NamespaceSettings, RULES, RuleSet, WaiverSettings};
 use crate::yaml;
@@ -86,7 +85,7 @@ pub fn redescribed(after: &RuleSet, before: &RuleSet) -> Vec<&'static str> {
         (services, addresses.iter().copied().collect::<BTreeSet<_>>())
     };
     let Cni { name, pod_ranges } = cni;
-    let ranges = |ranges: &[IpNet]| ranges.iter().copied().collect::<IpSet>();
+    let ranges = |ranges: &Vec<IpNet>| BTreeSet::from_iter(IpNet::aggregate(ranges));
     let is_other_cni = *name != was.cni.name || ranges(pod_ranges) != ranges(&was.cni.pod_ranges);
     [("dns", resolvers(dns) != resolvers(&was.dns)), ("mesh", *mesh != was.mesh), ("cni", is_other_cni)]
         .into_iter()
