@@ -124,7 +124,7 @@ fn written(rules: &RuleSet, object: &ObjectRef, old: Option<&Written>, new: &Wri
     if !weakened.is_empty() {
         let message = format!("by this configuration the gate lets more pass: {}", some(&weakened));
         findings.push(Finding {
-            why: "the gate takes it within seconds, for every namespace it is about, and nothing says so later".to_owned(),
+            why: "the gate takes it within seconds, for every namespace it is about, and from then on only its log has said so".to_owned(),
             evidence: if weakened.len() > MOST_NAMED { weakened } else { Vec::new() },
             help: "keep these settings. Where one namespace has to stay behind, its label `portcullis.dev/mode` lowers the mode there alone, and a Waiver names who answers for a finding and until when; in an emergency, deleting the gate's ValidatingWebhookConfiguration takes it out of the way".to_owned(),
             ..finding(&CL_WEAKENED_CONFIGURATION, Action::Deny, &message)

@@ -110,8 +110,8 @@ pub trait Rule: Default + Serialize + DeserializeOwned + JsonSchema + Send + Syn
         true
     }
 
-    /// Each option, and whether by it this lets pass something in its profile that `before` does not in
-    /// the profile of then.
+    /// Each option, and whether by it this lets pass, under `profile`, something that `before` stopped
+    /// under `then`.
     fn loosened(&self, before: &Self, profile: Profile, then: Profile) -> Vec<(&'static str, bool)>;
 
     /// The violations as findings a person can act on, grouped as they read best. All of them

@@ -48,9 +48,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end }}
 
+{{/* What a cluster heals with, as a list: never sent, but for what could cut off cluster DNS. */}}
+{{- define "portcullis.system" -}}
+[kube-system, kube-public, kube-node-lease]
+{{- end }}
+
 {{/* The configuration file, as a value: the chart's own namespace is exempt unless something else is said. */}}
 {{- define "portcullis.config" -}}
-{{- $own := dict "exempt" (list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace) -}}
+{{- $own := dict "exempt" (append (include "portcullis.system" . | fromYamlArray) .Release.Namespace) -}}
 {{- /* Values left empty are the chart's defaults and not the program's, whose mode is not for the first day. */ -}}
 {{- $set := dict "profile" (.Values.profile | default "baseline") "mode" (.Values.mode | default "warn") "namespaces" $own -}}
 {{- $config := mergeOverwrite $set (deepCopy (.Values.config | default dict)) -}}
@@ -67,12 +72,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $config := include "portcullis.config" . | fromYaml -}}
 {{- $root := ($config.mesh | default dict).rootNamespace | default "istio-system" -}}
 {{- /* Names, and no patterns: a selector knows only whole names. */ -}}
-{{- $excluded := list "kube-system" "kube-public" "kube-node-lease" -}}
+{{- $system := include "portcullis.system" . | fromYamlArray -}}
+{{- $excluded := $system -}}
 {{- range ($config.namespaces | default dict).exempt -}}
 {{- if not (hasSuffix "*" .) -}}{{- $excluded = append $excluded . -}}{{- end -}}
 {{- end -}}
 {{- /* The policies of the mesh's root hold for the whole mesh, exempt or not. */ -}}
-{{- if not (has $root (list "kube-system" "kube-public" "kube-node-lease")) -}}{{- $excluded = without $excluded $root -}}{{- end -}}
+{{- if not (has $root $system) -}}{{- $excluded = without $excluded $root -}}{{- end -}}
 {{ append $excluded .Release.Namespace | uniq | sortAlpha | toYaml }}
 {{- end }}
 
