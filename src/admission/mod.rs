@@ -114,11 +114,12 @@ fn is_loss(change: &Change) -> bool {
 
 /// What of an object could not be read, as findings: one a problem, unless the rule is off.
 pub fn unreadable(rules: &RuleSet, cluster: &Cluster, object: &ObjectRef, problems: &[Problem]) -> Vec<Finding> {
-    if rules.on_unreadable == Action::Off {
+    let asked = rules.action_of(&CL_UNREADABLE_OBJECT);
+    if asked == Action::Off {
         return Vec::new();
     }
     let namespace = object.namespace.as_ref().unwrap_or(&object.name);
-    let action = rules.on_unreadable.min(rules.mode_in(cluster, namespace).ceiling());
+    let action = asked.min(rules.mode_in(cluster, namespace).ceiling());
     let finding = |Problem { path, message }: &Problem| Finding {
         rule: &CL_UNREADABLE_OBJECT,
         action,

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::Sight;
 use crate::cluster::Cluster;
-use crate::rules::{Action, ActiveRule, Environment, NamespaceSettings, Profile, RULES, RuleSet};
+use crate::rules::{Action, ActiveRule, Environment, NamespaceSettings, Profile, RULES, RuleSet, builtin};
 
 /// The annotation that makes a dry run a probe, whatever its value.
 pub const PROBE: &str = "portcullis.dev/probe";
@@ -30,9 +30,7 @@ static RULES_OF_PROBES: LazyLock<RuleSet> = LazyLock::new(|| RuleSet {
         .collect(),
     environment: Environment { namespaces: NamespaceSettings { exempt: Vec::new() }, ..Environment::default() },
     profile: Profile::Restricted,
-    on_unreadable: Action::Deny,
-    on_invalid_configuration: Action::Deny,
-    on_weakened_configuration: Action::Warn,
+    builtin: builtin(|meta| meta.restricted),
     on_error: Action::Deny,
     max_age: SignedDuration::MAX,
 });

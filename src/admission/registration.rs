@@ -16,7 +16,7 @@ use super::own::CONFIGURATION_KEY;
 use super::request::{CLEANERS, POD_CONTROLLERS};
 use crate::cluster::{DNS_APP_LABEL, DNS_APPS, DNS_SERVICE_NAMES};
 use crate::model::{GROUP, METADATA_NAME, Operation};
-use crate::rules::{Action, RuleSet, Watched};
+use crate::rules::{Action, CL_INVALID_CONFIGURATION, CL_WEAKENED_CONFIGURATION, RuleSet, Watched};
 use crate::yaml;
 
 /// The entry that guards the gate and cluster DNS: it never holds anything up, whatever the others do.
@@ -265,10 +265,10 @@ fn guard(
         namespaces.extend(dns_namespaces(rules, excluded));
     }
     let mut of_config: BTreeSet<Operation> = BTreeSet::new();
-    if rules.on_invalid_configuration > Action::Off {
+    if rules.action_of(&CL_INVALID_CONFIGURATION) > Action::Off {
         of_config.extend([Operation::Create, Operation::Update]);
     }
-    if rules.on_weakened_configuration > Action::Off {
+    if rules.action_of(&CL_WEAKENED_CONFIGURATION) > Action::Off {
         of_config.extend([Operation::Create, Operation::Update, Operation::Delete]);
     }
     if options.own_namespace.is_some() && !of_config.is_empty() {

@@ -24,8 +24,8 @@ use serde_json::Value;
 use crate::mesh::MeshSettings;
 use crate::reach::{Cni, DnsSettings};
 use crate::rules::{
-    Action, ActiveRule, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, CL_WEAKENED_CONFIGURATION,
-    Entry, Environment, Meta, Mode, NamespaceSettings, Profile, RULES, RuleSet, WaiverSettings,
+    Action, ActiveRule, CL_RULE_FAILED, Entry, Environment, Meta, Mode, NamespaceSettings, Profile, RULES, RuleSet,
+    WaiverSettings, builtin,
 };
 
 pub use defaults::defaults;
@@ -167,9 +167,7 @@ impl Settings {
                 waivers: self.waivers.clone(),
             },
             profile: self.profile,
-            on_unreadable: self.action_of(&CL_UNREADABLE_OBJECT),
-            on_invalid_configuration: self.action_of(&CL_INVALID_CONFIGURATION),
-            on_weakened_configuration: self.action_of(&CL_WEAKENED_CONFIGURATION),
+            builtin: builtin(|meta| self.action_of(meta)),
             on_error: self.on_error.action(),
             max_age: SignedDuration::try_from(self.view.max_age).unwrap_or(SignedDuration::MAX),
         }

@@ -269,7 +269,7 @@ mod tests {
 
     use super::*;
     use crate::config::OnError;
-    use crate::rules::{Mode, Profile, entry};
+    use crate::rules::{CL_UNREADABLE_OBJECT, Mode, Profile, entry};
 
     fn accepted(text: &str) -> Settings {
         read(Source::new("c.yaml", text)).unwrap_or_else(|error| panic!("{error}"))
@@ -314,7 +314,7 @@ mod tests {
         assert_eq!(settings.on_error, OnError::Deny);
         let rules = settings.rule_set();
         assert_eq!(
-            (rules.environment.mode, rules.on_error, rules.on_unreadable),
+            (rules.environment.mode, rules.on_error, rules.action_of(&CL_UNREADABLE_OBJECT)),
             (Mode::Warn, Action::Deny, Action::Audit)
         );
         assert!(

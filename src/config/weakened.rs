@@ -28,16 +28,7 @@ impl fmt::Display for Weakening {
 
 /// By what these rules let pass something that `before` does not, in the configuration's order.
 pub fn weakened(after: &RuleSet, before: &RuleSet) -> Vec<Weakening> {
-    let RuleSet {
-        rules: _,
-        environment,
-        profile,
-        on_unreadable: _,
-        on_invalid_configuration: _,
-        on_weakened_configuration: _,
-        on_error,
-        max_age,
-    } = after;
+    let RuleSet { rules: _, environment, profile, builtin: _, on_error, max_age } = after;
     // What it takes the cluster for is neither more nor less.
     let Environment { mode, own_namespace: _, namespaces, dns: _, mesh: _, cni: _, waivers } = environment;
     let was = &before.environment;

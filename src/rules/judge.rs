@@ -7,8 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::registry::AnyRule;
 use super::{
-    Action, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, CL_WEAKENED_CONFIGURATION, Environment,
-    Finding, Meta, Mode, Moment, Profile, Scope, View, Violation, Waived,
+    Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, View, Violation, Waived,
 };
 use crate::cluster::Cluster;
 use crate::model::{Change, FieldPath, Object, ObjectRef};
@@ -22,12 +21,9 @@ pub struct RuleSet {
     /// The profile the actions come from, for rules that ask for different ones of different
     /// violations.
     pub profile: Profile,
-    /// What becomes of an object that cannot be read in full.
-    pub on_unreadable: Action,
-    /// What becomes of a configuration of the gate's own that it would refuse.
-    pub on_invalid_configuration: Action,
-    /// What becomes of one that lets pass more than the one before.
-    pub on_weakened_configuration: Action,
+    /// What becomes of findings that no rule here makes, but whoever meets them: by their codes, see
+    /// [`super::builtin`].
+    pub builtin: BTreeMap<&'static str, Action>,
     /// What becomes of a review in which a rule fails.
     pub on_error: Action,
     /// Past this age of what is known of the cluster nothing is denied on its strength. Whoever
@@ -46,13 +42,11 @@ pub struct ActiveRule {
 impl RuleSet {
     /// What becomes of a rule's findings, be it built in or not.
     pub fn action_of(&self, meta: &Meta) -> Action {
-        match meta.code {
-            code if code == CL_UNREADABLE_OBJECT.code => self.on_unreadable,
-            code if code == CL_INVALID_CONFIGURATION.code => self.on_invalid_configuration,
-            code if code == CL_WEAKENED_CONFIGURATION.code => self.on_weakened_configuration,
-            code if code == CL_RULE_FAILED.code => self.on_error,
-            _ => self.active(meta).map_or(Action::Off, |active| active.action),
+        if *meta == CL_RULE_FAILED {
+            return self.on_error;
         }
+        let builtin = self.builtin.get(meta.code).copied();
+        builtin.or_else(|| Some(self.active(meta)?.action)).unwrap_or(Action::Off)
     }
 
     /// A rule that runs, by its identity.

@@ -50,7 +50,7 @@ pub use judge::{ActiveRule, RuleSet};
 pub use missing_default_deny::SHELTERED;
 pub use registry::{
     AnyRule, Built, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, CL_WEAKENED_CONFIGURATION, Entry,
-    RULES, entry,
+    RULES, builtin, entry,
 };
 pub use violation::{Aspect, Barrier, Subject, Violation};
 pub use waiver::{Flaw, GrantedHere, MaxDays, Renewals, Standing, Waived, WaiverSettings};

@@ -1,6 +1,8 @@
 //! The one list of rules. The webhook's kinds, the documentation's table, the configuration's
 //! schema and `portcullis rules` all derive from it.
 
+use std::collections::BTreeMap;
+
 use schemars::Schema;
 use serde_json::Value;
 
@@ -187,6 +189,13 @@ impl Entry {
             None => self.schema().get("description").and_then(Value::as_str).unwrap_or_default().to_owned(),
         }
     }
+}
+
+/// What becomes of findings that whoever meets them raises, by their codes. What becomes of a rule that
+/// failed is `onError`'s to say.
+pub fn builtin(action: impl Fn(&'static Meta) -> Action) -> BTreeMap<&'static str, Action> {
+    let entries = RULES.iter().filter(|entry| !entry.has_options() && *entry.meta != CL_RULE_FAILED);
+    entries.map(|entry| (entry.meta.code, action(entry.meta))).collect()
 }
 
 /// The rule of this name or code.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{Action, ActiveRule, Environment, Finding, Mode, Profile, RULES, RuleSet};
+use super::{Action, ActiveRule, Environment, Finding, Mode, Profile, RULES, RuleSet, builtin};
 use crate::cluster::Cluster;
 use crate::model::{Change, Labels, METADATA_NAME, Namespace, Object, ObjectRef};
 
@@ -191,9 +191,7 @@ impl Gate {
             rules,
             environment: Environment { mode: self.mode, ..self.environment.clone() },
             profile: self.profile,
-            on_unreadable: Action::Warn,
-            on_invalid_configuration: Action::Deny,
-            on_weakened_configuration: Action::Warn,
+            builtin: builtin(|meta| meta.baseline),
             on_error: Action::Warn,
             max_age: jiff::SignedDuration::MAX,
         }

@@ -25,7 +25,7 @@ use hyper::{Request, StatusCode, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portcullis::admission::{Answer, Record, Sight};
 use portcullis::cluster::Cluster;
-use portcullis::rules::{Action, Environment, Mode, Profile, RuleSet};
+use portcullis::rules::{Action, Environment, Mode, Profile, RuleSet, builtin};
 use portcullis::server::{
     Addresses, CertificateSource, ConfigFile, Error, Limits, Options, Reviewer, Server, Shutdown, follow_config,
 };
@@ -100,9 +100,7 @@ fn rules(on_error: Action) -> Arc<RuleSet> {
         rules: Vec::new(),
         environment: Environment::default(),
         profile: Profile::Baseline,
-        on_unreadable: Action::Warn,
-        on_invalid_configuration: Action::Deny,
-        on_weakened_configuration: Action::Warn,
+        builtin: builtin(|meta| meta.baseline),
         on_error,
         max_age: jiff::SignedDuration::MAX,
     })

@@ -12,7 +12,7 @@ use crate::model::{
     ServicePort, TargetPort, WebhookConfiguration, WebhookKind, WorkloadId,
 };
 use crate::netset::Protocol;
-use crate::rules::{ActiveRule, Environment, RuleSet};
+use crate::rules::{ActiveRule, Environment, RuleSet, builtin};
 
 const NOW: i64 = 1_780_000_000;
 
@@ -119,9 +119,7 @@ impl Gate {
             rules: vec![ActiveRule { rule: Box::new(self.options.clone()), action }],
             environment: self.environment.clone(),
             profile: self.profile,
-            on_unreadable: Action::Warn,
-            on_invalid_configuration: Action::Deny,
-            on_weakened_configuration: Action::Warn,
+            builtin: builtin(|meta| meta.baseline),
             on_error: Action::Warn,
             max_age: jiff::SignedDuration::MAX,
         }
