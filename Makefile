@@ -8,7 +8,7 @@ CARGO_DENY_VERSION = 0.20.2
 export CARGO_TARGET_DIR = target
 
 .DEFAULT_GOAL := help
-.PHONY: help build release check fmt lint docs deps test control-plane helm bench bench-engine bench-scale bench-server bench-cluster fuzz certs-dev demo demo-cluster run update clean
+.PHONY: help build release check fmt lint docs deps quick test control-plane helm bench bench-engine bench-scale bench-server bench-cluster fuzz certs-dev demo demo-cluster run update clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ deps:
 		echo 'cargo-deny $(CARGO_DENY_VERSION) is not installed: installing it'; \
 		$(CARGO) install --locked cargo-deny --version $(CARGO_DENY_VERSION); }
 	$(CARGO) deny --locked --config .cargo/deny.toml check bans licenses sources
+
+quick: ## what the author of a rule needs often: the library's tests, who imports whom, reviews, meaning
+	$(CARGO) test --locked --lib --test architecture --test admission --test semantics
 
 test: control-plane helm ## every test
 	$(CARGO) test --locked
