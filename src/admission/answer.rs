@@ -120,6 +120,12 @@ impl Answer {
         Self { status: 200, body: serialize(response), record }
     }
 
+    /// What is left of a review that was asked to stop. It is never sent: who asked for the stop has
+    /// answered by then.
+    pub(super) fn stopped() -> Self {
+        Self { status: 503, body: Vec::new(), record: Record::default() }
+    }
+
     /// The answer to what is no review.
     pub(super) fn bad_request(error: &str) -> Self {
         let body = serde_json::json!({ "error": error }).to_string().into_bytes();

@@ -87,9 +87,9 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
         ..finding
     }));
     if let Some(change) = &change {
-        let judged = rules.judge(cluster, change, now).into_iter();
+        let Ok(judged) = rules.judge_until(cluster, change, now, sight.stop) else { return Answer::stopped() };
         // What its owner brings was said when the owner was judged.
-        findings.extend(judged.filter(|finding| !(has_known_owner && finding.standing)));
+        findings.extend(judged.into_iter().filter(|finding| !(has_known_owner && finding.standing)));
     }
     for finding in &mut findings {
         finding.action = finding.action.min(ceiling);

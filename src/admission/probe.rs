@@ -44,5 +44,5 @@ pub(super) fn rules() -> &'static RuleSet {
 
 /// What a probe is judged against.
 pub(super) fn sight() -> Sight<'static> {
-    Sight { cluster: &NO_CLUSTER, doubts: &[] }
+    Sight { cluster: &NO_CLUSTER, doubts: &[], stop: None }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::k8s::Kind;
-use crate::model::{Str, WebhookKind};
+use crate::model::{Stop, Str, WebhookKind};
 use crate::rules::{Action, Finding, Meta, Watched};
 
 /// A cluster as a review sees it.
@@ -16,6 +16,8 @@ pub struct Sight<'a> {
     pub cluster: &'a Cluster,
     /// Why it may not be what is.
     pub doubts: &'a [Doubt],
+    /// Asks the review to end, once its answer would come too late.
+    pub stop: Option<&'a Stop>,
 }
 
 /// Why what is known of a cluster may not be what is.
@@ -31,7 +33,7 @@ pub enum Doubt {
 
 impl<'a> From<&'a Cluster> for Sight<'a> {
     fn from(cluster: &'a Cluster) -> Self {
-        Self { cluster, doubts: &[] }
+        Self { cluster, doubts: &[], stop: None }
     }
 }
 

@@ -16,7 +16,7 @@ mod dns;
 mod side;
 
 use crate::cluster::Cluster;
-use crate::model::{Direction, NetworkPolicy, Workload};
+use crate::model::{Direction, NetworkPolicy, Stop, Workload};
 use crate::netset::{ConnectionSet, Family, IpSet, Protocol};
 
 use address::Families;
@@ -58,12 +58,24 @@ pub struct Reach<'a> {
     cni: &'a Cni,
     /// Nothing: all of them.
     ports: Option<&'a [(Protocol, u16)]>,
+    stop: Option<&'a Stop>,
 }
 
 impl<'a> Reach<'a> {
     /// The evaluator of a cluster whose policies this implementation enforces.
     pub fn new(cluster: &'a Cluster, cni: &'a Cni) -> Self {
-        Self { cluster, cni, ports: None }
+        Self { cluster, cni, ports: None, stop: None }
+    }
+
+    /// The same evaluator, which ends when it is asked to; see [`Stop::check`].
+    #[must_use]
+    pub fn until(self, stop: Option<&'a Stop>) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// Returns, unless it was asked to end.
+    fn check_stop(&self) {
+        self.stop.inspect(|stop| stop.check());
     }
 
     /// The same evaluator, asked about these ports only: what its answers say of others means
@@ -172,6 +184,7 @@ impl<'a> Reach<'a> {
                 crate::model::PeerSpec::Pods { .. } | crate::model::PeerSpec::Unreadable => None,
             });
         for block in blocks {
+            self.check_stop();
             parts = parts
                 .iter()
                 .flat_map(|part| [part.intersect(block), part.subtract(block)])

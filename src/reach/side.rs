@@ -36,7 +36,8 @@ pub struct Allow<'a> {
 
 impl<'a> Side<'a> {
     pub(super) fn evaluate(question: &Question<'a, '_>) -> Self {
-        let Question { reach: Reach { cluster, cni, ports }, subject, direction, peer, families: _ } = *question;
+        let Question { reach, subject, direction, peer, families: _ } = *question;
+        let Reach { cluster, cni, ports, stop: _ } = reach;
         let mut side = Self {
             certain: ConnectionSet::full(),
             possible: ConnectionSet::full(),
@@ -67,6 +68,7 @@ impl<'a> Side<'a> {
         let (mut unread, mut unlisted, mut is_partial) = (false, false, false);
         let mut found = Vec::new();
         for policy in state.policies.iter() {
+            reach.check_stop();
             let selected = selects(&policy.pods, &subject.labels);
             let rules = policy.rules(direction);
             let listed = policy.isolates.contains(direction);
@@ -83,6 +85,7 @@ impl<'a> Side<'a> {
             }
             is_partial |= policy.is_partial;
             for (index, rule) in rules.iter().enumerate() {
+                reach.check_stop();
                 if ports.is_some_and(|ports| !may_admit(rule, ports)) {
                     continue;
                 }

@@ -1,4 +1,5 @@
-//! From a change to findings: the ratchet, the ceilings, and rules that fail.
+//! From a change to findings: the ratchet, the ceilings, rules that fail, and judging that is asked
+//! to stop.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +11,7 @@ use super::{
     Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, View, Violation, Waived,
 };
 use crate::cluster::Cluster;
-use crate::model::{Change, FieldPath, Object, ObjectRef};
+use crate::model::{Change, FieldPath, Object, ObjectRef, Stop, Stopped};
 
 /// The rules as the configuration set them, ready to run.
 pub struct RuleSet {
@@ -57,11 +58,24 @@ impl RuleSet {
     /// What a change makes of a cluster: findings it brings or worsens, and those that stood where
     /// it touches. `cluster` is the state as known; the change's own old object is put in place.
     pub fn judge(&self, cluster: &Cluster, change: &Change, now: Timestamp) -> Vec<Finding> {
+        self.judge_until(cluster, change, now, None).expect("nothing asks this to stop")
+    }
+
+    /// As [`Self::judge`], until it is asked to stop. Then there are no findings at all: those of some
+    /// rules would read as if the others had none.
+    pub fn judge_until(
+        &self,
+        cluster: &Cluster,
+        change: &Change,
+        now: Timestamp,
+        stop: Option<&Stop>,
+    ) -> Result<Vec<Finding>, Stopped> {
         let before = cluster.as_found_by(change);
         let after = before.with(change);
-        let before = View::new(&before, &self.environment, now);
-        let after = View::new(&after, &self.environment, now);
+        let before = View::new(&before, &self.environment, now).until(stop);
+        let after = View::new(&after, &self.environment, now).until(stop);
         self.run(&change.reference(), before.cluster, |active| {
+            before.check_stop();
             let scope = active.rule.scope(change, &before, &after);
             if scope == Scope::Nothing {
                 return Vec::new();
@@ -75,8 +89,10 @@ impl RuleSet {
             active.rule.violations(&before, &scope, &mut stood);
             let stood: BTreeMap<_, u8> = stood.iter().map(|v| (v.identity(), v.badness)).collect();
             let stands = |v: &Violation| stood.get(&v.identity()).is_some_and(|bad| v.badness <= *bad);
-            let (old, new): (Vec<_>, Vec<_>) =
-                found.into_iter().partition(|v| stands(v) && !active.rule.worsened(v, &before, &after));
+            let (old, new): (Vec<_>, Vec<_>) = found.into_iter().partition(|v| {
+                before.check_stop();
+                stands(v) && !active.rule.worsened(v, &before, &after)
+            });
             let change = Some((change, &before));
             let moment = |standing| Moment { view: &after, change, profile: self.profile, standing };
             let mut findings = self.explain(active, new, &moment(false));
@@ -89,24 +105,31 @@ impl RuleSet {
     pub fn judge_all(&self, cluster: &Cluster, now: Timestamp) -> Vec<Finding> {
         let view = View::new(cluster, &self.environment, now);
         let cluster_itself = ObjectRef { kind: "Cluster".into(), namespace: None, name: "cluster".into() };
-        self.run(&cluster_itself, cluster, |active| {
+        let judged = self.run(&cluster_itself, cluster, |active| {
             let mut found = Vec::new();
             active.rule.violations(&view, &Scope::Cluster, &mut found);
             self.explain(active, found, &Moment { view: &view, change: None, profile: self.profile, standing: false })
-        })
+        });
+        judged.expect("nothing asks this to stop")
     }
 
     /// Runs each rule on its own: one that panics becomes a finding, and the others still answer.
-    fn run(&self, reviewed: &ObjectRef, cluster: &Cluster, one: impl Fn(&ActiveRule) -> Vec<Finding>) -> Vec<Finding> {
+    fn run(
+        &self,
+        reviewed: &ObjectRef,
+        cluster: &Cluster,
+        one: impl Fn(&ActiveRule) -> Vec<Finding>,
+    ) -> Result<Vec<Finding>, Stopped> {
         let mut findings = Vec::new();
         for active in &self.rules {
             match catch_unwind(AssertUnwindSafe(|| one(active))) {
                 Ok(found) => findings.extend(found),
+                Err(payload) if payload.is::<Stopped>() => return Err(Stopped),
                 Err(_) => findings.push(self.rule_failed(active.rule.meta(), reviewed, cluster)),
             }
         }
         sort(&mut findings);
-        findings
+        Ok(findings)
     }
 
     fn rule_failed(&self, failed: &'static Meta, reviewed: &ObjectRef, cluster: &Cluster) -> Finding {
@@ -131,6 +154,7 @@ impl RuleSet {
     fn explain(&self, active: &ActiveRule, violations: Vec<Violation>, moment: &Moment<'_>) -> Vec<Finding> {
         let mut alike: BTreeMap<(Action, bool, Option<Waived>), Vec<Violation>> = BTreeMap::new();
         for violation in violations {
+            moment.view.check_stop();
             let ratchet = if moment.standing { Action::Warn } else { Action::Deny };
             let action = active
                 .action
@@ -146,6 +170,7 @@ impl RuleSet {
         }
         let mut findings = Vec::new();
         for ((action, rests_on_absence, waived), group) in alike {
+            moment.view.check_stop();
             findings.extend(active.rule.explain(&group, moment).into_iter().map(|finding| Finding {
                 rule: active.rule.meta(),
                 action,

@@ -41,7 +41,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
-use crate::model::{Change, Str, WorkloadId};
+use crate::model::{Change, Stop, Str, WorkloadId};
 
 pub use action::{Action, Mode, Profile, Severity};
 pub use environment::{Environment, NamespaceSettings};
@@ -162,6 +162,7 @@ pub struct View<'a> {
     pub environment: &'a Environment,
     /// The time; the domain reads no clock.
     pub now: Timestamp,
+    stop: Option<&'a Stop>,
     dns: OnceCell<crate::reach::Dns<'a>>,
     mesh: OnceCell<crate::mesh::Mesh<'a>>,
 }
@@ -169,7 +170,19 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     /// A look at a cluster.
     pub fn new(cluster: &'a Cluster, environment: &'a Environment, now: Timestamp) -> Self {
-        Self { cluster, environment, now, dns: OnceCell::new(), mesh: OnceCell::new() }
+        Self { cluster, environment, now, stop: None, dns: OnceCell::new(), mesh: OnceCell::new() }
+    }
+
+    /// The same look, by which judging ends when it is asked to.
+    #[must_use]
+    pub fn until(self, stop: Option<&'a Stop>) -> Self {
+        Self { stop, ..self }
+    }
+
+    /// Returns, unless judging was asked to stop; see [`Stop::check`]. For each turn of a loop over what
+    /// a cluster or an object holds.
+    pub fn check_stop(&self) {
+        self.stop.inspect(|stop| stop.check());
     }
 
     /// Where cluster DNS is, worked out once.
@@ -184,7 +197,7 @@ impl<'a> View<'a> {
 
     /// Who can reach whom.
     pub fn reach(&self) -> crate::reach::Reach<'a> {
-        crate::reach::Reach::new(self.cluster, &self.environment.cni)
+        crate::reach::Reach::new(self.cluster, &self.environment.cni).until(self.stop)
     }
 }
 

@@ -13,6 +13,7 @@ use super::workers::Workers;
 use super::{Origin, Reviewer};
 use crate::admission::{Answer, Doubt, Sight};
 use crate::cluster::Cluster;
+use crate::model::Stop;
 use crate::rules::RuleSet;
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Confirmation;
@@ -40,6 +41,8 @@ pub(super) struct Review {
     pub(super) is_large: bool,
     /// When the answer must be there.
     pub(super) deadline: Instant,
+    /// Ends it, wherever it is by then.
+    pub(super) stop: Stop,
 }
 
 impl Judge {
@@ -105,10 +108,10 @@ impl Judge {
 
     /// Judges once, on a worker while there is one to spare.
     async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubts: Vec<Doubt>) -> Answer {
-        let (reviewer, rules, body) =
-            (Arc::clone(&self.reviewer), Arc::clone(&review.rules), Bytes::clone(&review.body));
+        let (reviewer, rules) = (Arc::clone(&self.reviewer), Arc::clone(&review.rules));
+        let (body, stop) = (Bytes::clone(&review.body), review.stop.clone());
         let judge = move || {
-            let sight = Sight { cluster: &cluster, doubts: &doubts };
+            let sight = Sight { cluster: &cluster, doubts: &doubts, stop: Some(&stop) };
             reviewer(&rules, sight, &body, Timestamp::now())
         };
         if !review.is_large

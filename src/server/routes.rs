@@ -20,6 +20,7 @@ use super::Limits;
 use super::body::{Received, receive};
 use super::judge::{Judge, Review};
 use crate::admission::{self, Answer, Record};
+use crate::model::Stop;
 use crate::rules::{Action, RuleSet};
 use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Rejection, Verdict};
 use crate::telemetry::{Metrics, Readiness, Telemetry};
@@ -119,7 +120,10 @@ async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
 
     let received = Instant::now();
     let rules = Arc::clone(&gate.rules.borrow());
-    let review = Review { rules: Arc::clone(&rules), body: body.clone(), is_large, deadline };
+    let stop = Stop::default();
+    // Late or given up by its client, a review stops, and its places are free again.
+    let _ending = Ending(stop.clone());
+    let review = Review { rules: Arc::clone(&rules), body: body.clone(), is_large, deadline, stop };
     let review = gate.judge.begin(review, (place, large_place, in_flight));
     let (answer, is_judged) = match timeout_at(deadline, review).await {
         Ok(Ok(answer)) => (answer, true),
@@ -128,6 +132,15 @@ async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
     };
     report(&gate.metrics, &answer, is_judged, received.elapsed(), http);
     respond(answer.status, answer.body)
+}
+
+/// Asks a review to stop once its answer is of no use.
+struct Ending(Stop);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.request();
+    }
 }
 
 /// The answer to a review that came to no verdict; the configuration decides.

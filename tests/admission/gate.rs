@@ -172,7 +172,7 @@ impl Review {
 /// What judges.
 pub(crate) struct Gate {
     pub(crate) rules: RuleSet,
-    cluster: Cluster,
+    pub(crate) cluster: Cluster,
 }
 
 /// A gate with the defaults over these manifests.

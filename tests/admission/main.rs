@@ -17,3 +17,4 @@ mod own;
 mod probes;
 mod requests;
 mod rules_that_fail;
+mod stops;

@@ -53,7 +53,7 @@ fn a_probe_is_denied_whatever_is_configured() {
 fn a_probe_is_denied_whatever_is_not_known() {
     let doubts = [Doubt::Stale(std::time::Duration::from_hours(1)), Doubt::Unconfirmed("no answer".to_owned())];
     let cluster = Cluster::default();
-    let sight = Sight { cluster: &cluster, doubts: &doubts };
+    let sight = Sight { cluster: &cluster, doubts: &doubts, stop: None };
     let answer =
         admission::review(&Settings::default().rule_set(), sight, &probe().body(), jiff::Timestamp::UNIX_EPOCH);
     assert!(!answer.record.allowed);

@@ -241,7 +241,7 @@ async fn begun_while_the_api_server_is_away_it_is_not_ready_and_denies_nothing_u
     let judge = |object: &Value| {
         let doubts = [admission::Doubt::Unread(live.unread())];
         let cluster = live.cluster().borrow().clone();
-        let sight = Sight { cluster: &cluster, doubts: &doubts };
+        let sight = Sight { cluster: &cluster, doubts: &doubts, stop: None };
         let body = review(object).to_string();
         let answer = admission::review(&rules, sight, body.as_bytes(), jiff::Timestamp::now());
         serde_json::from_slice::<Value>(&answer.body).unwrap()["response"].clone()

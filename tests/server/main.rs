@@ -10,6 +10,7 @@
 
 mod clients;
 mod confirm;
+mod judging;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
