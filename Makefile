@@ -66,7 +66,7 @@ bench-server: ## the server under load, against a floor
 bench-cluster: control-plane ## what the gate adds to a create through a real API server
 	$(CARGO) bench --locked --bench api_server
 
-fuzz: ## arbitrary bytes into what reads bytes, for a bounded time
+fuzz: ## arbitrary bytes and reviews built of them, for a bounded time
 	tests/fuzz/run
 
 certs-dev: certs-dev/tls.crt ## certificates for experiments on this machine
