@@ -1,18 +1,19 @@
 //! What of a request there is to judge.
 //!
 //! Nothing is let through for who asks, or for what an object says of itself: names in `userInfo`
-//! and owner references only lower what becomes of a finding, or say what to compare with. What is
-//! let through is what no rule reads.
+//! and owner references only lower what becomes of a finding, or say what to compare with (see
+//! [`super::owned`]). What is let through is what no rule reads.
 
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::owned;
 use super::request::Request;
 use crate::cluster::Cluster;
 use crate::k8s::{self, Kind, Lowered, Problem, TypeName};
-use crate::model::{Change, FieldPath, Object, ObjectRef, Workload, WorkloadId};
-use crate::rules::Action;
+use crate::model::{Change, FieldPath, Object, ObjectRef, WorkloadId};
+use crate::rules::{Action, Profile};
 
 /// A request, read.
 #[derive(Debug)]
@@ -25,16 +26,22 @@ pub(super) struct Case {
     pub(super) old_problems: Vec<Problem>,
     /// The strongest action this request can meet.
     pub(super) ceiling: Action,
-    /// Whether the object carries out what another one asks for, which was judged itself.
+    /// Whether one of the cluster's controllers carries out what its owner asks for, which was judged
+    /// itself.
     pub(super) has_known_owner: bool,
 }
 
 impl Case {
     /// Nothing where no rule reads what the request is about.
-    pub(super) fn of(request: &Request<'_>, reference: &ObjectRef, cluster: &Cluster) -> Option<Self> {
+    pub(super) fn of(
+        request: &Request<'_>,
+        reference: &ObjectRef,
+        cluster: &Cluster,
+        profile: Profile,
+    ) -> Option<Self> {
         let kind = Kind::of(&request.kind.group, &request.kind.kind)?;
         let mut case = match &*request.operation {
-            "CREATE" => Self::create(request, cluster),
+            "CREATE" => Self::create(request, cluster, profile),
             "UPDATE" => Self::update(request),
             "DELETE" => Self::delete(request, kind, reference, cluster),
             _ => None,
@@ -46,17 +53,27 @@ impl Case {
         Some(case)
     }
 
-    fn create(request: &Request<'_>, cluster: &Cluster) -> Option<Self> {
+    fn create(request: &Request<'_>, cluster: &Cluster, profile: Profile) -> Option<Self> {
         let Lowered { object, problems } = lower(request, request.object, "object");
         let Some(after) = object.map(|after| as_stored(after, None)) else {
             return Self::unread(problems, Vec::new());
         };
-        // A controller's pod is compared with what its owner's template makes: only what it adds
-        // is its own. Anybody can write an owner reference, so it proves nothing more.
-        let (change, has_known_owner) = match as_the_owner_makes_it(&after, cluster) {
-            Some(same) if same == after => return None,
-            Some(same) => (Change::Update(same, after), true),
-            None => (Change::Create(after), false),
+        let stood = match &after {
+            Object::Workload(workload) => owned::stood(workload, request, cluster, profile),
+            Object::Namespace(_)
+            | Object::NetworkPolicy(_)
+            | Object::Service(_)
+            | Object::PeerAuthentication(_)
+            | Object::MeshConfig(_)
+            | Object::WebhookConfiguration(_)
+            | Object::ForeignPolicy(_)
+            | Object::Waiver(_) => None,
+        };
+        let has_known_owner = stood.is_some() && request.is_by_pod_controller();
+        let change = match stood.map(|stood| Object::Workload(Arc::new(stood))) {
+            Some(same) if has_known_owner && same == after => return None,
+            Some(stood) => Change::Update(stood, after),
+            None => Change::Create(after),
         };
         Some(Self { problems, has_known_owner, ..Self::from(change) })
     }
@@ -212,19 +229,6 @@ fn as_stored(object: Object, before: Option<&Object>) -> Object {
         | Object::Waiver(_) => {}
     }
     object
-}
-
-/// The workload as the template of its owner makes it; nothing where no known workload owns it.
-fn as_the_owner_makes_it(object: &Object, cluster: &Cluster) -> Option<Object> {
-    let Object::Workload(workload) = object else { return None };
-    let owner = cluster.workload(&workload.namespace, workload.owner.as_ref()?)?;
-    Some(Object::Workload(Arc::new(Workload {
-        id: workload.id.clone(),
-        owner: workload.owner.clone(),
-        ips: Vec::new(),
-        is_finished: false,
-        ..Workload::clone(owner)
-    })))
 }
 
 /// The object as the cluster knows it.

@@ -8,6 +8,7 @@ mod answer;
 mod case;
 mod oversize;
 mod own;
+mod owned;
 mod probe;
 mod registration;
 mod request;
@@ -74,7 +75,7 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
     let cluster = sight.cluster;
     let reference = request.reference();
     let own = own::findings(rules, cluster, &request, &reference, now);
-    let Some(case) = Case::of(&request, &reference, cluster) else {
+    let Some(case) = Case::of(&request, &reference, cluster, rules.profile) else {
         return Answer::of(&request, &reference, own.is_some(), &own.unwrap_or_default(), Vec::new());
     };
     let Case { change, problems, old_problems, ceiling, has_known_owner } = case;

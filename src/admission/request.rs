@@ -168,6 +168,12 @@ impl Request<'_> {
         POD_CONTROLLERS.contains(&&*self.user_info.username)
     }
 
+    /// The namespace of the service account that asks; nothing where something else does.
+    pub(super) fn service_account_namespace(&self) -> Option<&str> {
+        let account = self.user_info.username.strip_prefix("system:serviceaccount:")?;
+        account.split_once(':').map(|(namespace, _)| namespace)
+    }
+
     /// Whether this takes the last finalizer off an object that is being deleted: with it goes the
     /// object, and no other request says so.
     pub(super) fn ends_the_object(&self) -> bool {

@@ -238,8 +238,9 @@ impl Cluster {
         // Ownership in Kubernetes is at most three deep (CronJob, Job, Pod); the bound stops a cycle.
         for _ in 0..4 {
             let Some(next) = owner else { break };
-            owner = self.workload(&workload.namespace, &next).and_then(|found| found.owner.clone());
-            id = next;
+            let known = next.workload().and_then(|id| self.workload(&workload.namespace, id));
+            owner = known.and_then(|found| found.owner.clone());
+            id = next.id;
         }
         id
     }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{Written, labels};
-use crate::model::{Labels, Owner, Str};
+use crate::model::{Labels, Owner, Str, WorkloadId};
 
 /// `ObjectMeta`, less what no rule reads (managed fields above all, which outweigh the rest).
 #[derive(Debug, Default, Deserialize)]
@@ -22,7 +22,10 @@ pub(super) struct Meta {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct OwnerReference {
+    #[serde(default)]
+    api_version: Option<Str>,
     kind: Str,
     name: Str,
     #[serde(default)]
@@ -62,7 +65,8 @@ impl Meta {
     pub(super) fn controller(&self) -> Option<Owner> {
         let mut owners = self.owner_references.iter().flatten();
         let owner = owners.find(|owner| owner.controller == Some(true))?;
-        Some(Owner { kind: owner.kind.clone(), name: owner.name.clone() })
+        let group = owner.api_version.as_deref().map(|it| it.split_once('/').map_or("", |(group, _)| group).into());
+        Some(Owner { group, id: WorkloadId { kind: owner.kind.clone(), name: owner.name.clone() } })
     }
 }
 

@@ -32,7 +32,7 @@ pub use service::{Service, ServicePort, TargetPort};
 pub use stop::{Stop, Stopped};
 pub use waiver::{GROUP, Waiver, WaiverMatch, WaiverTerms};
 pub use webhook::{AdmissionWebhook, OnFailure, WebhookConfiguration, WebhookKind};
-pub use workload::{ContainerPort, DnsPolicy, Owner, Workload, WorkloadId};
+pub use workload::{CONTROLLER_LABELS, ContainerPort, DnsPolicy, Owner, Workload, WorkloadId};
 
 /// A short string: names, label keys and values. Inline up to 23 bytes, shared beyond.
 pub type Str = smol_str::SmolStr;

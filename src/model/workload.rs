@@ -23,7 +23,52 @@ impl fmt::Display for WorkloadId {
 }
 
 /// The controller an object belongs to (`metadata.ownerReferences` with `controller: true`).
-pub type Owner = WorkloadId;
+///
+/// Who may create an object may write any reference into it, so it is a claim and not a fact.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Owner {
+    /// Its API group: empty for the core group, nothing where no `apiVersion` is written.
+    pub group: Option<Str>,
+    /// Its kind and name.
+    pub id: WorkloadId,
+}
+
+/// The kinds of [`Workload`] by their API groups.
+const WORKLOADS: [(&str, &str); 8] = [
+    ("", "Pod"),
+    ("", "ReplicationController"),
+    ("apps", "DaemonSet"),
+    ("apps", "Deployment"),
+    ("apps", "ReplicaSet"),
+    ("apps", "StatefulSet"),
+    ("batch", "CronJob"),
+    ("batch", "Job"),
+];
+
+impl Owner {
+    /// Kind and name of the workload it is; nothing where it is of another kind, though of the same
+    /// name: `apps.kruise.io` has a StatefulSet too.
+    pub fn workload(&self) -> Option<&WorkloadId> {
+        let is_it = |(group, kind): &(&str, &str)| {
+            self.id.kind == *kind && self.group.as_ref().is_none_or(|written| written == *group)
+        };
+        WORKLOADS.iter().any(is_it).then_some(&self.id)
+    }
+}
+
+/// Labels that the cluster's controllers and the API server write on pods, beside those of the template.
+pub const CONTROLLER_LABELS: [&str; 10] = [
+    "apps.kubernetes.io/pod-index",
+    "batch.kubernetes.io/controller-uid",
+    "batch.kubernetes.io/job-completion-index",
+    "batch.kubernetes.io/job-name",
+    "controller-revision-hash",
+    "controller-uid",
+    "job-name",
+    "pod-template-generation",
+    "pod-template-hash",
+    "statefulset.kubernetes.io/pod-name",
+];
 
 /// A pod or a pod template, reduced to what decides its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,42 +1,11 @@
 //! Ways around the gate that are none.
 
-use crate::gate::{ALLOW_ALL, CART, DEFAULT_DENY, OPEN, OPENS_SOME, POD, closed, create, gate, update};
+use crate::gate::{ALLOW_ALL, CART, DEFAULT_DENY, OPEN, OPENS_SOME, POD, closed, create, gate, owned, update};
 
 const CONTROLLER: &str = "system:serviceaccount:kube-system:replicaset-controller";
 
-/// The pod with an owner.
-fn owned(pod: &str, kind: &str, name: &str) -> String {
-    let owner =
-        format!("ownerReferences: [{{apiVersion: apps/v1, kind: {kind}, name: {name}, uid: u, controller: true}}]");
-    pod.replace("namespace: shop,", &format!("namespace: shop, {owner},"))
-}
-
 fn with_open_policy() -> String {
     [&closed(), OPENS_SOME].join("\n---\n")
-}
-
-#[test]
-fn a_bare_pod_that_claims_an_owner_nobody_knows_is_judged() {
-    gate(OPEN).denies(&create(POD));
-    gate(OPEN).denies(&create(&owned(POD, "ReplicaSet", "made-up")));
-    gate(OPEN).denies(&create(&owned(POD, "Rollout", "cart")));
-}
-
-#[test]
-fn a_pod_of_a_known_owner_brings_only_what_the_owner_brings() {
-    let cluster = [OPEN, CART].join("\n---\n");
-    let pod = owned(&POD.replace("app: debug", "app: cart, pod-template-hash: abc"), "Deployment", "cart");
-    // The namespace is open, which was said of the Deployment.
-    gate(&cluster).passes(&create(&pod));
-    gate(&cluster).passes(&create(&pod).by(CONTROLLER));
-}
-
-#[test]
-fn a_pod_that_adds_a_label_to_those_of_its_owner_is_judged_for_it() {
-    let pod = owned(&POD.replace("app: debug", "app: cart, open: 'yes'"), "Deployment", "cart");
-    gate(&with_open_policy()).denies(&create(&pod));
-    let honest = owned(&POD.replace("app: debug", "app: cart"), "Deployment", "cart");
-    gate(&with_open_policy()).passes(&create(&honest));
 }
 
 #[test]

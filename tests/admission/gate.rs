@@ -93,6 +93,15 @@ metadata: {name: debug, namespace: shop, labels: {app: debug}}
 spec: {containers: [{name: debug, image: debug}]}
 ";
 
+/// An object of the namespace with a controller.
+pub(crate) fn owned(object: &str, kind: &str, name: &str) -> String {
+    let group = if ["Deployment", "ReplicaSet", "StatefulSet"].contains(&kind) { "apps" } else { "example.com" };
+    let owner =
+        format!("ownerReferences: [{{apiVersion: {group}/v1, kind: {kind}, name: {name}, uid: u, controller: true}}]");
+    let (start, rest) = object.split_once("namespace: shop").unwrap();
+    format!("{start}namespace: shop, {owner}{rest}")
+}
+
 /// One document of YAML.
 pub(crate) fn object(text: &str) -> Value {
     let mut documents = objects(text);

@@ -14,6 +14,7 @@ mod evasions;
 mod gate;
 mod messages;
 mod own;
+mod owned;
 mod probes;
 mod requests;
 mod rules_that_fail;

@@ -1,7 +1,7 @@
 //! Namespaces, pods and everything with a pod template.
 
 use portcullis::k8s::{Kind, TypeName, lower_json};
-use portcullis::model::{ContainerPort, DnsPolicy, Labels, Object, Owner, Workload};
+use portcullis::model::{ContainerPort, DnsPolicy, Labels, Object, Owner, Workload, WorkloadId};
 use portcullis::netset::Protocol;
 
 use crate::{lower, problems, workload};
@@ -144,10 +144,25 @@ fn only_a_controller_owns() {
     let owner = |references: &str| {
         workload(&format!("{{apiVersion: v1, kind: Pod, metadata: {{name: p, ownerReferences: {references}}}}}")).owner
     };
-    let cart = Some(Owner { kind: "ReplicaSet".into(), name: "cart".into() });
+    let cart = Some(Owner { group: None, id: WorkloadId { kind: "ReplicaSet".into(), name: "cart".into() } });
     assert_eq!(owner("[{kind: Node, name: node-1}, {kind: ReplicaSet, name: cart, controller: true}]"), cart);
     for none in ["null", "[]", "[{kind: Node, name: node-1}]", "[{kind: Node, name: node-1, controller: false}]"] {
         assert_eq!(owner(none), None, "{none}");
+    }
+}
+
+#[test]
+fn an_owner_of_the_same_kind_in_another_group_is_another() {
+    let owner = |version: &str, kind: &str| {
+        let references = format!("[{{apiVersion: {version}, kind: {kind}, name: cart, controller: true}}]");
+        let pod = format!("{{apiVersion: v1, kind: Pod, metadata: {{name: p, ownerReferences: {references}}}}}");
+        workload(&pod).owner.unwrap()
+    };
+    for (version, kind) in [("apps/v1", "StatefulSet"), ("batch/v1", "Job"), ("v1", "ReplicationController")] {
+        assert_eq!(owner(version, kind).workload().map(|id| id.kind.as_str()), Some(kind));
+    }
+    for (version, kind) in [("apps.kruise.io/v1", "StatefulSet"), ("v1", "Deployment"), ("v1", "ConfigMap")] {
+        assert_eq!(owner(version, kind).workload(), None, "{version} {kind}");
     }
 }
 

@@ -224,7 +224,8 @@ fn the_owner_at_the_top_is_found_and_a_cycle_ends() {
     let owned = |kind: &str, name: &str, owner: (&str, &str)| {
         let id = |(kind, name): (&str, &str)| portcullis::model::WorkloadId { kind: kind.into(), name: name.into() };
         let workload = pod("x", name, [], &[]);
-        portcullis::model::Workload { id: id((kind, name)), owner: Some(id(owner)), ..workload }
+        let owner = portcullis::model::Owner { group: None, id: id(owner) };
+        portcullis::model::Workload { id: id((kind, name)), owner: Some(owner), ..workload }
     };
     let pod = owned("Pod", "p", ("ReplicaSet", "r"));
     let set = owned("ReplicaSet", "r", ("Deployment", "d"));

@@ -347,11 +347,12 @@ fn posture_before<'a>(violation: &Violation, before: &View<'a>, after: &View<'_>
     let mut owner = after.cluster.workload(namespace, id)?.owner.clone();
     // Ownership in Kubernetes is at most three deep; the bound stops a cycle.
     for _ in 0..4 {
-        let id = owner?;
-        if let Some(workload) = before.cluster.workload(namespace, &id) {
+        let owning = owner?;
+        let id = owning.workload()?;
+        if let Some(workload) = before.cluster.workload(namespace, id) {
             return Some(before.mesh().posture(workload));
         }
-        owner = after.cluster.workload(namespace, &id)?.owner.clone();
+        owner = after.cluster.workload(namespace, id)?.owner.clone();
     }
     None
 }

@@ -73,6 +73,10 @@ fn deployment(text: &str) -> Object {
     workload("Deployment", text, None)
 }
 
+fn owner(kind: &str, name: &str) -> Owner {
+    Owner { group: Some("apps".into()), id: WorkloadId { kind: kind.into(), name: name.into() } }
+}
+
 fn workload(kind: &str, text: &str, owner: Option<Owner>) -> Object {
     let (name, marks) = text.split_once(' ').unwrap_or((text, ""));
     let (namespace, name) = name.split_once('/').unwrap();
@@ -637,15 +641,8 @@ fn joining_the_mesh_in_permissive_mode_is_never_denied() {
 
 #[test]
 fn a_pod_counts_as_its_controllers() {
-    let pod = |name: &str| {
-        workload(
-            "Pod",
-            &format!("shop/{name} app=cart"),
-            Some(Owner { kind: "ReplicaSet".into(), name: "cart-1".into() }),
-        )
-    };
-    let replica_set =
-        workload("ReplicaSet", "shop/cart-1 app=cart", Some(Owner { kind: "Deployment".into(), name: "cart".into() }));
+    let pod = |name: &str| workload("Pod", &format!("shop/{name} app=cart"), Some(owner("ReplicaSet", "cart-1")));
+    let replica_set = workload("ReplicaSet", "shop/cart-1 app=cart", Some(owner("Deployment", "cart")));
     let cluster = [meshed("shop"), deployment("shop/cart app=cart"), replica_set, pod("cart-1-a"), pod("cart-1-b")];
     let findings = restricted().check(&cluster);
     assert!(
@@ -659,11 +656,7 @@ fn a_pod_counts_as_its_controllers() {
 
 #[test]
 fn a_weak_pod_does_not_hide_that_its_template_gets_weaker() {
-    let pod = workload(
-        "Pod",
-        "shop/cart-1 app=cart tier=legacy",
-        Some(Owner { kind: "Deployment".into(), name: "cart".into() }),
-    );
+    let pod = workload("Pod", "shop/cart-1 app=cart tier=legacy", Some(owner("Deployment", "cart")));
     let mut cluster = shop(&["shop/legacy 10 tier=legacy PERMISSIVE"]);
     cluster.push(pod);
     denied(&gate().judge(&cluster, &delete(policy("shop/default 30 - STRICT"))));
