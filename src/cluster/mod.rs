@@ -6,6 +6,7 @@
 //! **Invariant:** any order of events that ends in the same objects gives an equal `Cluster`.
 
 mod index;
+mod policies;
 mod table;
 
 use std::sync::Arc;
@@ -13,11 +14,12 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 
 use crate::model::{
-    Change, ForeignPolicy, Labels, METADATA_NAME, MeshConfig, Namespace, NetworkPolicy, Object, PeerAuthentication,
-    Revision, Service, Str, Waiver, WebhookConfiguration, WebhookKind, Workload, WorkloadId,
+    Change, ForeignPolicy, Labels, METADATA_NAME, MeshConfig, Namespace, Object, PeerAuthentication, Revision, Service,
+    Str, Waiver, WebhookConfiguration, WebhookKind, Workload, WorkloadId,
 };
 
 pub use index::Index;
+pub use policies::{Policies, PolicySet};
 pub use table::{Keyed, Table};
 
 /// Everything known about a cluster at one moment.
@@ -49,7 +51,7 @@ pub struct NamespaceState {
     /// Pods and templates, finished ones included.
     pub workloads: Table<Workload>,
     /// NetworkPolicies.
-    pub policies: Table<NetworkPolicy>,
+    pub policies: Policies,
     /// Services.
     pub services: Table<Service>,
     /// PeerAuthentications.
@@ -67,7 +69,7 @@ impl NamespaceState {
             object: None,
             labels: Labels::from([(METADATA_NAME, name.as_str())]),
             workloads: Table::default(),
-            policies: Table::default(),
+            policies: Policies::default(),
             services: Table::default(),
             peer_authentications: Table::default(),
             foreign: Table::default(),
@@ -157,7 +159,7 @@ impl Cluster {
         after.change(namespace, |state| {
             state.object = None;
             state.labels = Labels::from([(METADATA_NAME, state.name.as_str())]);
-            state.policies = Table::default();
+            state.policies = Policies::default();
             state.peer_authentications = Table::default();
             state.waivers = Table::default();
         });

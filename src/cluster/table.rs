@@ -36,6 +36,11 @@ impl<T: Keyed> Table<T> {
         self.rows.get(at).map(|(_, value)| value)
     }
 
+    /// The value at a place in the order of the keys.
+    pub fn at(&self, place: usize) -> Option<&Arc<T>> {
+        self.rows.get(place).map(|(_, value)| value)
+    }
+
     /// Values in the order of their keys.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<T>> {
         self.rows.iter().map(|(_, value)| value)

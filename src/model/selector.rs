@@ -23,9 +23,9 @@ pub struct Requirement {
 /// The operators of `LabelSelectorRequirement`; `matchLabels` is `In` with one value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operator {
-    /// The key is there with one of these values.
+    /// The key is there with one of these values, which are sorted ([`Selector::new`] sees to it).
     In(Vec<Str>),
-    /// The key is absent, or there with none of these values.
+    /// The key is absent, or there with none of these values, which are sorted.
     NotIn(Vec<Str>),
     /// The key is there.
     Exists,
@@ -108,14 +108,19 @@ impl Requirement {
     /// Whether a key with this value, or absent, meets this demand.
     pub fn matches_value(&self, found: Option<&str>) -> bool {
         match (&self.operator, found) {
-            (Operator::In(values), Some(found)) => values.iter().any(|value| value == found),
-            (Operator::NotIn(values), Some(found)) => values.iter().all(|value| value != found),
+            (Operator::In(values), Some(found)) => names(values, found),
+            (Operator::NotIn(values), Some(found)) => !names(values, found),
             (Operator::Exists, Some(_)) | (Operator::NotIn(_) | Operator::DoesNotExist, None) => true,
             (Operator::DoesNotExist, Some(_))
             | (Operator::In(_) | Operator::Exists, None)
             | (Operator::Unknown(_), _) => false,
         }
     }
+}
+
+/// Whether a value is among sorted ones.
+fn names(values: &[Str], value: &str) -> bool {
+    values.binary_search_by(|it| it.as_str().cmp(value)).is_ok()
 }
 
 /// The exact-match form.

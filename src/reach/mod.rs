@@ -154,13 +154,10 @@ impl<'a> Reach<'a> {
 
     /// The policies that select a workload, whichever directions they isolate.
     pub fn policies_of(&self, workload: &Workload) -> impl Iterator<Item = &'a NetworkPolicy> + use<'a> {
-        let state = self.cluster.namespace(&workload.namespace);
-        let (labels, applies) = (workload.labels.clone(), !workload.host_network && !workload.is_finished);
-        state
-            .into_iter()
-            .flat_map(|state| state.policies.iter())
-            .map(std::convert::AsRef::as_ref)
-            .filter(move |policy| applies && policy.pods.matches(&labels))
+        let applies = !workload.host_network && !workload.is_finished;
+        let state = self.cluster.namespace(&workload.namespace).filter(|_| applies);
+        let selecting = state.map(|state| state.policies.within(&state.policies.selecting(&workload.labels)));
+        selecting.into_iter().flatten()
     }
 
     /// The policies that isolate a workload in a direction.

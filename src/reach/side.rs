@@ -67,7 +67,7 @@ impl<'a> Side<'a> {
         // rules of a direction that is not listed, all of them or none.
         let (mut unread, mut unlisted, mut is_partial) = (false, false, false);
         let mut found = Vec::new();
-        for policy in state.policies.iter() {
+        for policy in state.policies.within(&state.policies.maybe_selecting(&subject.labels)) {
             reach.check_stop();
             let selected = selects(&policy.pods, &subject.labels);
             let rules = policy.rules(direction);

@@ -34,14 +34,15 @@ mod words;
 mod yaml;
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cluster::Cluster;
-use crate::model::{Change, Stop, Str, WorkloadId};
+use crate::cluster::{Cluster, NamespaceState};
+use crate::model::{Change, Stop, Str, Workload, WorkloadId};
 
 pub use action::{Action, Mode, Profile, Severity};
 pub use environment::{Environment, NamespaceSettings};
@@ -140,6 +141,18 @@ impl Scope {
             Self::Workload(ns, id) => ns == namespace && id == workload,
             Self::Namespace(ns) => ns == namespace,
             Self::Cluster => true,
+        }
+    }
+
+    /// The workloads of a namespace that lie in this part and have or will have traffic.
+    pub fn live_workloads<'a>(&self, state: &'a NamespaceState) -> Box<dyn Iterator<Item = &'a Arc<Workload>> + 'a> {
+        match self {
+            Self::Workload(namespace, id) if *namespace == state.name => {
+                Box::new(state.workloads.get(id).filter(|workload| !workload.is_finished).into_iter())
+            }
+            Self::Namespace(namespace) if *namespace == state.name => Box::new(state.live_workloads()),
+            Self::Cluster => Box::new(state.live_workloads()),
+            Self::Nothing | Self::Workload(..) | Self::Namespace(_) => Box::new(std::iter::empty()),
         }
     }
 

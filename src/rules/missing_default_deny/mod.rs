@@ -1,5 +1,8 @@
 //! NP001.
 
+mod opening;
+mod survey;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -9,18 +12,20 @@ use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::cover::{admits_strangers, covers_everything, matches, nameless_pods};
 use super::{
     Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, space,
     words, yaml,
 };
-use crate::cluster::NamespaceState;
+use crate::cluster::{NamespaceState, PolicySet};
 use crate::model::{
     Change, Direction, Directions, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, Operator, PeerSpec,
-    PolicyRule, Port, Requirement, Selector, Str, Workload, written,
+    PolicyRule, Requirement, Selector, Str, Workload, written,
 };
-use crate::netset::{Family, IpSet, PortSet, Protocol};
+use crate::netset::Family;
 use crate::reach::Truth;
+
+use opening::{MOST_PORTS, opens, tcp_ports};
+use survey::{ByDefault, Survey};
 
 /// Reports namespaces in which some pod, present or future, is not isolated by default.
 ///
@@ -155,11 +160,11 @@ impl Default for MissingDefaultDeny {
     }
 }
 
-/// How bad a violation is; the ratchet compares these.
 /// The badness of a violation whose pod is isolated by a policy that names it, in a namespace whose
 /// default is open: what is worse is open now.
 pub const SHELTERED: u8 = 2;
 
+/// How bad a violation is; the ratchet compares these.
 mod badness {
     /// It depends on what implements the policies, or could not be worked out.
     pub(super) const UNCERTAIN: u8 = 1;
@@ -211,7 +216,8 @@ impl Rule for MissingDefaultDeny {
             }
             for direction in self.directions() {
                 let aspect = Aspect::Undefended(direction);
-                let by_default = ByDefault::of(view, state, direction).badness();
+                let survey = Survey::of(view, state, direction);
+                let by_default = survey.by_default().badness();
                 if let (Some(badness), Scope::Namespace(_) | Scope::Cluster) = (by_default, scope) {
                     out.push(Violation {
                         namespace: namespace.clone(),
@@ -222,13 +228,13 @@ impl Rule for MissingDefaultDeny {
                 }
                 // Where every pod is isolated and all rules together are too few to open one, there is
                 // nothing to ask of each.
-                if by_default.is_none() && !might_open(isolating(state, direction), direction) {
+                if by_default.is_none() && survey.opens_nothing() {
                     continue;
                 }
-                let in_scope = state.live_workloads().filter(|workload| scope.covers(namespace, &workload.id));
                 // Policies do not govern pods on their node's network, so none could defend them.
-                for workload in in_scope.filter(|workload| !workload.host_network) {
-                    if let Some(badness) = self.workload_badness(view, state, workload, direction, by_default) {
+                for workload in scope.live_workloads(state).filter(|workload| !workload.host_network) {
+                    view.check_stop();
+                    if let Some(badness) = self.workload_badness(&survey, workload, by_default) {
                         let (subject, aspect) = (Subject::Workload(workload.id.clone()), aspect.clone());
                         out.push(Violation { namespace: namespace.clone(), subject, aspect, badness });
                     }
@@ -277,8 +283,15 @@ impl Rule for MissingDefaultDeny {
         // What is open for want of a policy is one finding a namespace; what policies open is one
         // for those policies, which is where it can be mended.
         let mut groups: BTreeMap<(&Str, Cause), Vec<&Violation>> = BTreeMap::new();
+        let mut surveys: BTreeMap<(&Str, Direction), Survey<'_, '_>> = BTreeMap::new();
         for violation in violations {
-            let Some(cause) = Cause::of(violation, moment.view) else { continue };
+            moment.view.check_stop();
+            let Some(direction) = direction_of(violation) else { continue };
+            let Some(state) = moment.view.cluster.namespace(&violation.namespace) else { continue };
+            let survey = surveys
+                .entry((&violation.namespace, direction))
+                .or_insert_with(|| Survey::of(moment.view, state, direction));
+            let Some(cause) = Cause::of(violation, survey) else { continue };
             groups.entry((&violation.namespace, cause)).or_default().push(violation);
         }
         let one = |((namespace, cause), group): ((&Str, Cause), Vec<&Violation>)| {
@@ -288,102 +301,33 @@ impl Rule for MissingDefaultDeny {
     }
 }
 
-/// What is true of a pod that no policy names by its labels, and so of pods to come.
-enum ByDefault<'a> {
-    /// It is isolated, and not given everything back.
-    Sound,
-    /// Nothing isolates it.
-    Missing,
-    /// Whether it is isolated takes too long to find out.
-    Unknown,
-    /// These policies isolate it and give everything back; perhaps.
-    Opened(Vec<&'a NetworkPolicy>, Truth),
-}
-
-impl<'a> ByDefault<'a> {
-    fn of(view: &View<'_>, state: &'a NamespaceState, direction: Direction) -> Self {
-        let isolating: Vec<&NetworkPolicy> = isolating(state, direction).collect();
-        let selectors: Vec<&Selector> = isolating.iter().map(|policy| &policy.pods).collect();
-        match covers_everything(&selectors) {
-            Some(true) => {}
-            Some(false) => return Self::Missing,
-            None => return Self::Unknown,
-        }
-        if !might_open(isolating.iter().copied(), direction) {
-            return Self::Sound;
-        }
-        let opened = nameless_pods(&selectors).into_iter().map(|pod| {
-            let selecting: Vec<_> = isolating.iter().copied().filter(|policy| matches(&policy.pods, &pod)).collect();
-            let truth = opens(view, &selecting, direction);
-            (selecting, truth)
-        });
-        match opened.max_by_key(|(_, truth)| *truth) {
-            Some((selecting, truth)) if truth > Truth::No => Self::Opened(selecting, truth),
-            Some(_) | None => Self::Sound,
-        }
-    }
-
-    fn badness(&self) -> Option<u8> {
-        match self {
-            Self::Sound => None,
-            Self::Missing => Some(badness::NOT_ISOLATED),
-            Self::Unknown => Some(badness::UNCERTAIN),
-            Self::Opened(_, truth) => given_back(*truth),
-        }
-    }
-}
-
-/// Why somebody is open.
+/// Why pods are open.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Cause {
-    /// No policy isolates whoever nobody names.
+    /// No policy isolates the pods that no policy names.
     Missing,
     /// Policies of these names give everything back; perhaps, where `is_certain` is not set.
-    Opened { by: Vec<Str>, is_certain: bool },
+    Opened { by: Arc<[Str]>, is_certain: bool },
 }
 
 impl Cause {
-    fn of(violation: &Violation, view: &View<'_>) -> Option<Self> {
-        let state = view.cluster.namespace(&violation.namespace)?;
-        let direction = direction_of(violation)?;
+    fn of(violation: &Violation, survey: &Survey<'_, '_>) -> Option<Self> {
         if violation.badness == badness::NOT_ISOLATED {
             return Some(Self::Missing);
         }
-        let opened = |selecting: &[&NetworkPolicy]| Self::Opened {
-            by: openers(view, selecting, direction).into_iter().map(|policy| policy.name.clone()).collect(),
-            is_certain: violation.badness != badness::UNCERTAIN,
-        };
+        let is_certain = violation.badness != badness::UNCERTAIN;
+        let opened = |set: &PolicySet| Self::Opened { by: survey.openers(set), is_certain };
         if let Subject::Workload(id) = &violation.subject {
-            let workload = state.workloads.get(id)?;
-            let selecting = isolating(state, direction).filter(|policy| policy.pods.matches(&workload.labels));
-            let selecting: Vec<_> = selecting.collect();
-            if violation.badness != badness::SHELTERED && opens(view, &selecting, direction) > Truth::No {
+            let selecting = survey.selecting(survey.state.workloads.get(id)?);
+            if violation.badness != badness::SHELTERED && survey.opens(&selecting) > Truth::No {
                 return Some(opened(&selecting));
             }
         }
-        Some(match ByDefault::of(view, state, direction) {
-            ByDefault::Opened(selecting, _) => opened(&selecting),
+        Some(match survey.by_default() {
+            ByDefault::Opened(set, _) => opened(set),
             ByDefault::Sound | ByDefault::Missing | ByDefault::Unknown => Self::Missing,
         })
     }
-}
-
-/// The policies among these that give everything back: each that does so alone, else the fewest
-/// that do together.
-fn openers<'a>(view: &View<'_>, selecting: &[&'a NetworkPolicy], direction: Direction) -> Vec<&'a NetworkPolicy> {
-    let whole = opens(view, selecting, direction);
-    let alone: Vec<_> = selecting.iter().copied().filter(|policy| opens(view, &[policy], direction) == whole).collect();
-    if !alone.is_empty() {
-        return alone;
-    }
-    let mut needed = selecting.to_vec();
-    for policy in selecting {
-        let rest: Vec<_> = needed.iter().copied().filter(|other| other.name != policy.name).collect();
-        if opens(view, &rest, direction) == whole {
-            needed = rest;
-        }
-    }
-    needed
 }
 
 /// What one finding is about.
@@ -412,10 +356,11 @@ impl<'a> Group<'a> {
         let (open, sheltered) = (words::workloads(cluster, &open), words::workloads(cluster, &sheltered));
         let (by, is_certain) = match cause {
             Cause::Missing => (&[][..], violations.iter().any(|it| it.badness != badness::UNCERTAIN)),
-            Cause::Opened { by, is_certain } => (by.as_slice(), *is_certain),
+            Cause::Opened { by, is_certain } => (by.as_ref(), *is_certain),
         };
         let openers = by.iter().filter_map(|name| state.policies.get(name.as_str())).map(AsRef::as_ref).collect();
-        let sheltered = sheltered.into_iter().filter(|workload| !open.contains(workload)).collect();
+        let known: BTreeSet<&String> = open.iter().collect();
+        let sheltered = sheltered.into_iter().filter(|workload| !known.contains(workload)).collect();
         Some(Self { namespace, state, violations, directions, openers, is_certain, open, sheltered })
     }
 
@@ -436,28 +381,15 @@ impl MissingDefaultDeny {
     }
 
     /// How badly off one workload is, in a namespace whose default is this bad.
-    fn workload_badness(
-        &self,
-        view: &View<'_>,
-        state: &NamespaceState,
-        workload: &Workload,
-        direction: Direction,
-        by_default: Option<u8>,
-    ) -> Option<u8> {
-        let selecting: Vec<_> =
-            isolating(state, direction).filter(|policy| policy.pods.matches(&workload.labels)).collect();
+    fn workload_badness(&self, survey: &Survey<'_, '_>, workload: &Workload, by_default: Option<u8>) -> Option<u8> {
+        let selecting = survey.selecting(workload);
         if selecting.is_empty() {
             return Some(badness::NOT_ISOLATED);
         }
         if self.is_unrestricted(&workload.labels) {
             return None;
         }
-        let own = if might_open(selecting.iter().copied(), direction) {
-            opens(view, &selecting, direction)
-        } else {
-            Truth::No
-        };
-        given_back(own).max(by_default.map(|bad| bad.min(badness::SHELTERED)))
+        given_back(survey.opens(&selecting)).max(by_default.map(|bad| bad.min(badness::SHELTERED)))
     }
 
     fn is_unrestricted(&self, pod: &Labels) -> bool {
@@ -502,11 +434,18 @@ impl MissingDefaultDeny {
                 yaml::documents(&default_deny(group, moment).iter().map(yaml::network_policy).collect::<Vec<_>>());
         } else {
             let names: Vec<_> = group.openers.iter().map(|policy| format!("`{}`", policy.name)).collect();
-            finding.help = format!(
-                "narrow or delete {}: policies only add up, so no further policy takes back what {} give{}. What is below keeps the isolation and drops the rules that admit everything; name in it the peers that are needed",
-                words::list(&names),
+            let narrow = format!(
+                "narrow or delete {}: policies only add up, so no further policy takes back what {} give{}",
+                words::some_of(&names),
                 if names.len() == 1 { "it" } else { "they" },
                 if names.len() == 1 { "s" } else { "" },
+            );
+            if !is_worth_writing_out(group) {
+                finding.help = narrow;
+                return finding;
+            }
+            finding.help = format!(
+                "{narrow}. What is below keeps the isolation and drops the rules that admit everything; name in it the peers that are needed"
             );
             let mut narrowed = narrowed(group, view);
             if group.directions.contains(&Direction::Ingress) {
@@ -579,6 +518,17 @@ fn opening_path(policy: &NetworkPolicy, directions: &[Direction]) -> FieldPath {
     }
 }
 
+/// How many policies, and how many of their rules and peers together, are written out narrowed.
+/// What is larger was made by a program, and is mended where it is made.
+const MOST_WRITTEN_OUT: (usize, usize) = (16, 2000);
+
+fn is_worth_writing_out(group: &Group<'_>) -> bool {
+    let (policies, parts) = MOST_WRITTEN_OUT;
+    let rules = || group.openers.iter().flat_map(|policy| Direction::ALL.into_iter().flat_map(|it| policy.rules(it)));
+    group.openers.len() <= policies
+        && rules().map(|rule| 1 + rule.peers.iter().flatten().count()).sum::<usize>() <= parts
+}
+
 /// The policies without what opens them: the widest rule or block first, until what is left of all
 /// of them gives nothing back. A rule left without peers goes, since it would admit everyone.
 fn narrowed(group: &Group<'_>, view: &View<'_>) -> Vec<NetworkPolicy> {
@@ -596,7 +546,7 @@ fn narrowed(group: &Group<'_>, view: &View<'_>) -> Vec<NetworkPolicy> {
         let (mut enough, mut too_few) = (parts.len(), 0);
         let opens_without = |dropped: usize| {
             let left = without(&policies, direction, parts.get(..dropped).unwrap_or_default());
-            opens(view, &left.iter().collect::<Vec<_>>(), direction) != Truth::No
+            opens(view, left.iter(), direction) != Truth::No
         };
         while too_few < enough {
             let half = usize::midpoint(too_few, enough);
@@ -735,12 +685,16 @@ fn why(directions: &[Direction], is_given_back: bool) -> String {
     }
 }
 
+/// How many policies the evidence names.
+const MOST_EVIDENCE: usize = 8;
+
 /// What there is in place of a default-deny, policy by policy.
 fn evidence(group: &Group<'_>, moment: &Moment<'_>) -> Vec<String> {
     let Group { state, directions, openers, .. } = group;
     let everything = if openers.len() == 1 { "admits everything" } else { "admits much" };
     let mut lines: Vec<String> = openers
         .iter()
+        .take(MOST_EVIDENCE)
         .map(|policy| {
             let paths: Vec<_> =
                 directions.iter().map(|direction| format!("`{}`", opening_path(policy, &[*direction]))).collect();
@@ -763,8 +717,11 @@ fn evidence(group: &Group<'_>, moment: &Moment<'_>) -> Vec<String> {
         };
         lines.push(left.to_owned());
     }
-    let known = |policy: &NetworkPolicy| openers.iter().any(|opener| opener.name == policy.name);
-    for policy in state.policies.iter().filter(|policy| !known(policy)).take(8) {
+    if let Some(more) = openers.len().checked_sub(MOST_EVIDENCE).filter(|more| *more > 0) {
+        lines.push(format!("so do {more} more"));
+    }
+    let known: BTreeSet<&Str> = openers.iter().map(|opener| &opener.name).collect();
+    for policy in state.policies.iter().filter(|policy| !known.contains(&policy.name)).take(MOST_EVIDENCE) {
         for &direction in directions {
             if !policy.isolates.contains(direction) {
                 if !policy.rules(direction).is_empty() {
@@ -814,18 +771,14 @@ fn direction_of(violation: &Violation) -> Option<Direction> {
     if let Aspect::Undefended(direction) = violation.aspect { Some(direction) } else { None }
 }
 
-fn isolating(state: &NamespaceState, direction: Direction) -> impl Iterator<Item = &NetworkPolicy> {
-    state.policies.iter().map(AsRef::as_ref).filter(move |policy| policy.isolates.contains(direction))
-}
-
 /// Whether a policy may isolate more than could be read of it: by an operator of its selector or by
 /// a policy type that this version does not know. Nothing else that cannot be read makes a
 /// difference: what a policy admits only adds up, so it takes nothing back, and what is certain to be
 /// open stays so whatever odd network somebody puts beside it.
 fn may_isolate_more(state: &Arc<NamespaceState>) -> bool {
     let is_unread = |it: &Requirement| matches!(it.operator, Operator::Unknown(_));
-    state.policies.iter().any(|policy| {
-        policy.pods.requirements().iter().any(is_unread) || policy.is_partial && policy.isolates != Directions::BOTH
+    state.policies.unread().any(|policy| {
+        policy.is_partial && policy.isolates != Directions::BOTH || policy.pods.requirements().iter().any(is_unread)
     })
 }
 
@@ -835,155 +788,6 @@ fn given_back(opens: Truth) -> Option<u8> {
         Truth::Maybe => Some(badness::UNCERTAIN),
         Truth::Yes => Some(badness::GIVEN_BACK),
     }
-}
-
-/// Admitting more TCP ports than this, an eighth of them, is as good as admitting them all: nobody
-/// listens on so many, and whoever may choose the range chooses one that holds the ports that are.
-const MOST_PORTS: u32 = 8191;
-
-/// How many TCP ports a rule admits at most; overlapping ranges count twice.
-fn tcp_ports(rule: &PolicyRule) -> u32 {
-    let Some(ports) = &rule.ports else { return 65535 };
-    let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-    let counts = tcp.map(|port| match &port.port {
-        Port::All => 65535,
-        Port::Range(first, last) => u32::from(*last) - u32::from(*first) + 1,
-        Port::Named(_) | Port::Unreadable => 0,
-    });
-    counts.fold(0, u32::saturating_add)
-}
-
-/// A quick no to [`opens`]: too few ports in all the rules together.
-fn might_open<'p>(policies: impl IntoIterator<Item = &'p NetworkPolicy>, direction: Direction) -> bool {
-    let rules = policies.into_iter().flat_map(|policy| policy.rules(direction));
-    rules.map(tcp_ports).fold(0, u32::saturating_add) > MOST_PORTS
-}
-
-/// Whether policies together admit everything: many TCP ports, each for every pod of every
-/// namespace and for most addresses of a family.
-fn opens(view: &View<'_>, policies: &[&NetworkPolicy], direction: Direction) -> Truth {
-    let rules = || policies.iter().flat_map(|policy| policy.rules(direction));
-    // Rules that name nobody are the plain case, and need no looking at single ports.
-    let to_everyone = PortSet::from_ranges(rules().filter(|rule| rule.peers.is_none()).flat_map(tcp_ranges));
-    if to_everyone.count() > f64::from(MOST_PORTS) {
-        return Truth::Yes;
-    }
-    let named: Vec<Named> = rules().filter_map(Named::of).collect();
-    let mut cuts: Vec<u32> = named
-        .iter()
-        .flat_map(|rule| &rule.ports)
-        .chain(to_everyone.ranges())
-        .flat_map(|(first, last)| [u32::from(*first), u32::from(*last) + 1])
-        .collect();
-    cuts.sort_unstable();
-    cuts.dedup();
-    let size: usize = named
-        .iter()
-        .map(|rule| 1 + rule.ports.len() + rule.addresses.v4.ranges().len() + rule.addresses.v6.ranges().len())
-        .sum();
-    if size.saturating_mul(cuts.len()) > MOST_STEPS {
-        // Too many to tell their ports apart: what they admit together is what is left to ask.
-        let ports = PortSet::from_ranges(
-            named.iter().flat_map(|rule| rule.ports.iter().copied()).chain(to_everyone.ranges().iter().copied()),
-        );
-        let is_wide = ports.count() > f64::from(MOST_PORTS);
-        return if is_wide { admits_everyone(view, &named.iter().collect::<Vec<_>>()) } else { Truth::No };
-    }
-    // Between two neighbouring cuts all ports are admitted alike.
-    let (mut certain, mut possible) = (0, 0);
-    for (first, next) in cuts.iter().zip(cuts.iter().skip(1)) {
-        let Ok(port) = u16::try_from(*first) else { break };
-        let truth = if to_everyone.contains(port) {
-            Truth::Yes
-        } else {
-            let here = named.iter().filter(|rule| rule.ports.iter().any(|(a, b)| (*a..=*b).contains(&port)));
-            admits_everyone(view, &here.collect::<Vec<_>>())
-        };
-        match truth {
-            Truth::Yes => {
-                certain += next - first;
-                possible += next - first;
-            }
-            Truth::Maybe => possible += next - first,
-            Truth::No => {}
-        }
-    }
-    match (certain > MOST_PORTS, possible > MOST_PORTS) {
-        (true, _) => Truth::Yes,
-        (false, true) => Truth::Maybe,
-        (false, false) => Truth::No,
-    }
-}
-
-/// How much comparing of ports and addresses a question is worth. A policy that people write takes
-/// hundreds of steps; one of the largest size the API server stores would take billions.
-const MOST_STEPS: usize = 100_000;
-
-/// A rule with peers, as far as it can help to admit everyone.
-struct Named {
-    ports: Vec<(u16, u16)>,
-    addresses: IpSet,
-    admits_strangers: bool,
-}
-
-impl Named {
-    fn of(rule: &PolicyRule) -> Option<Self> {
-        let peers = rule.peers.as_ref()?;
-        let blocks = peers.iter().filter_map(|peer| match peer {
-            PeerSpec::Block(block) => Some(&block.addresses),
-            PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
-        });
-        let addresses = IpSet::union_of(blocks);
-        let admits_strangers = peers.iter().any(|peer| match peer {
-            PeerSpec::Pods { namespaces: Some(namespaces), pods, .. } => admits_strangers(namespaces, pods),
-            PeerSpec::Pods { namespaces: None, .. } | PeerSpec::Block(_) | PeerSpec::Unreadable => false,
-        });
-        let ports = tcp_ranges(rule);
-        (!ports.is_empty() && (admits_strangers || !addresses.is_empty())).then_some(Self {
-            ports,
-            addresses,
-            admits_strangers,
-        })
-    }
-}
-
-fn tcp_ranges(rule: &PolicyRule) -> Vec<(u16, u16)> {
-    let Some(ports) = &rule.ports else { return vec![(1, u16::MAX)] };
-    let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-    let ranges = tcp.filter_map(|port| match port.port {
-        Port::All => Some((1, u16::MAX)),
-        Port::Range(first, last) => Some((first, last)),
-        Port::Named(_) | Port::Unreadable => None,
-    });
-    ranges.collect()
-}
-
-/// Whether the peers of some rules, taken together, are everyone: every pod of every namespace and
-/// most addresses of a family.
-fn admits_everyone(view: &View<'_>, rules: &[&Named]) -> Truth {
-    let addresses = IpSet::union_of(rules.iter().map(|rule| &rule.addresses));
-    let wide: Vec<Family> = Family::ALL.into_iter().filter(|family| space::share(&addresses, *family) > 0.5).collect();
-    if wide.is_empty() {
-        return Truth::No;
-    }
-    if rules.iter().any(|rule| rule.admits_strangers) {
-        return Truth::Yes;
-    }
-    // Blocks may cover the pods as well.
-    let covers_pods = wide.into_iter().any(|family| covers_pods(view, &addresses, family));
-    view.environment.cni.blocks_match_pods().and(covers_pods.into())
-}
-
-/// Whether addresses hold most of each range pods of a family may live in: those configured, else
-/// every private network. Whoever leaves out one of these has narrowed the block.
-fn covers_pods(view: &View<'_>, addresses: &IpSet, family: Family) -> bool {
-    let configured = &view.environment.cni.pod_ranges;
-    let ranges = if configured.is_empty() {
-        space::private(family)
-    } else {
-        configured.iter().copied().filter(|range| space::family(*range) == family).collect()
-    };
-    !ranges.is_empty() && ranges.into_iter().all(|range| space::share_of(range, addresses) > 0.5)
 }
 
 #[cfg(test)]
