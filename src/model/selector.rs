@@ -20,6 +20,9 @@ pub struct Requirement {
     pub operator: Operator,
 }
 
+/// How many values are compared before it is left open whether a selector implies another.
+const MOST_STEPS: usize = 100_000;
+
 /// The operators of `LabelSelectorRequirement`; `matchLabels` is `In` with one value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operator {
@@ -77,6 +80,31 @@ impl Selector {
         self.requirements.iter().all(may)
     }
 
+    /// Whether `other` matches whatever this matches, pods to come included; of a selector that matches
+    /// nothing at all it may say no. Nothing where it takes too long to find out: selectors that people
+    /// write take a handful of steps.
+    pub fn implies(&self, other: &Self) -> Option<bool> {
+        let mut steps = MOST_STEPS;
+        for demand in &other.requirements {
+            if self.requirements.binary_search(demand).is_ok() {
+                continue;
+            }
+            steps = steps.checked_sub(self.requirements.len())?;
+            let mine: Vec<&Requirement> = self.requirements.iter().filter(|it| it.key == demand.key).collect();
+            let values = mine.iter().copied().chain([demand]).flat_map(|it| it.operator.values());
+            // Only values that are named can make a difference, and one that is not: no label has this one.
+            let tried = [None, Some("\0")].into_iter().chain(values.map(|value| Some(value.as_str())));
+            let cost = 1 + mine.iter().map(|it| it.operator.values().len()).sum::<usize>();
+            for value in tried {
+                steps = steps.checked_sub(cost)?;
+                if mine.iter().all(|it| it.matches_value(value)) && !demand.matches_value(value) {
+                    return Some(false);
+                }
+            }
+        }
+        Some(true)
+    }
+
     /// Labels that meet it and carry no more than it takes, as far as that is possible.
     pub fn sample(&self) -> Labels {
         let label = |Requirement { key, operator }: &Requirement| match operator {
@@ -96,6 +124,16 @@ impl Selector {
             },
             _ => None,
         })
+    }
+}
+
+impl Operator {
+    /// The values it names.
+    pub fn values(&self) -> &[Str] {
+        match self {
+            Self::In(values) | Self::NotIn(values) => values,
+            Self::Exists | Self::DoesNotExist | Self::Unknown(_) => &[],
+        }
     }
 }
 

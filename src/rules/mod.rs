@@ -21,6 +21,7 @@ mod invalid_waiver;
 mod judge;
 mod missing_default_deny;
 mod mode_loosened;
+mod openness;
 mod plaintext_mtls;
 mod registry;
 mod space;

@@ -59,6 +59,8 @@ pub enum Aspect {
     DnsTcpMissing,
     /// Most of an address space is admitted.
     WideBlock(Direction, Family),
+    /// Everyone is admitted, on some ports.
+    Everyone(Direction),
     /// Plaintext is accepted: on one port, or (nothing) on all that have no setting of their own.
     Plaintext(Option<u16>),
     /// Not in the mesh at all.

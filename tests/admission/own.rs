@@ -132,8 +132,8 @@ fn whatever_lets_more_pass_is_told_with_both_values() {
             "`rules.wildcard-ip-block.allow` goes from `[10.0.0.0/8]` to `[10.0.0.0/7]`",
         ),
         (
-            "rules: {wildcard-ip-block: {everyone: true}}",
             "",
+            "rules: {wildcard-ip-block: {everyone: false}}",
             "`rules.wildcard-ip-block.everyone` goes from `true` to `false`",
         ),
         (

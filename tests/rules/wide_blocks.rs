@@ -116,12 +116,12 @@ fn allowed_ranges_and_the_largest_share_are_options() {
 }
 
 #[test]
-fn rules_without_peers_count_where_everyone_does() {
+fn rules_without_peers_count_unless_the_configuration_says_otherwise() {
     let peerless = policy("shop", "out", "podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 443}]}]");
-    judged(&peerless).silent("NP003");
+    judged(&peerless).warned("NP003");
     let gate =
-        Gate::over(&[DNS, CLOSED, &deployment("shop", "cart")]).with("rules: {wildcard-ip-block: {everyone: true}}");
-    gate.create(&peerless).warned("NP003");
+        Gate::over(&[DNS, CLOSED, &deployment("shop", "cart")]).with("rules: {wildcard-ip-block: {everyone: false}}");
+    gate.create(&peerless).silent("NP003");
 }
 
 #[test]

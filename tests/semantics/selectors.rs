@@ -139,6 +139,25 @@ proptest! {
     }
 
     #[test]
+    fn a_selector_implies_another_that_matches_all_it_matches(
+        mine in vec(requirement(), 0..4), theirs in vec(requirement(), 0..3),
+    ) {
+        let (mine, theirs) = (Selector::new(mine), Selector::new(theirs));
+        // Each key absent, with a value some requirement may name, and with one none does.
+        let values = [None, Some(""), Some("a"), Some("b"), Some("c"), Some("other")];
+        let all = values.into_iter().flat_map(|x| values.into_iter().flat_map(move |y| values.map(|z| [x, y, z])));
+        let matched: Vec<Labels> = all
+            .map(|chosen| KEYS.into_iter().zip(chosen).filter_map(|(key, value)| Some((key, value?))).collect())
+            .filter(|labels: &Labels| mine.matches(labels))
+            .collect();
+        let expected = matched.iter().all(|labels| theirs.matches(labels));
+        // What matches nothing implies everything, and need not be found out.
+        if !matched.is_empty() {
+            prop_assert_eq!(mine.implies(&theirs), Some(expected));
+        }
+    }
+
+    #[test]
     fn labels_are_a_map(all in vec((prop::sample::select(&KEYS), "[ab]?"), 0..6)) {
         let labels = all.iter().fold(Labels::default(), |labels, (key, value)| labels.with(key, value));
         let map: std::collections::BTreeMap<&str, &str> = all.iter().map(|(key, value)| (*key, value.as_str())).collect();

@@ -15,9 +15,10 @@ use super::{
 use crate::cluster::Cluster;
 use crate::mesh::Mode;
 use crate::model::{
-    AdmissionWebhook, Change, Direction, Object, Operation, Service, Str, TargetPort, WebhookConfiguration, Workload,
+    AdmissionWebhook, Change, Direction, Object, Operation, Selector, Service, Str, TargetPort, WebhookConfiguration,
+    Workload,
 };
-use crate::netset::{IpSet, Protocol};
+use crate::netset::{IpSet, PortSet, Protocol};
 use crate::reach::Peer;
 
 /// Reports an admission webhook that the API server cannot reach any more: this gate's, or any other.
@@ -278,6 +279,13 @@ fn answers<'a>(cluster: &'a Cluster, scope: &Scope) -> Vec<Answers<'a>> {
         }
     }
     found
+}
+
+/// The ports on which pods of a namespace that a selector matches answer admission webhooks.
+pub(super) fn answered_ports(cluster: &Cluster, namespace: &Str, pods: &Selector) -> PortSet {
+    let answers = answers(cluster, &Scope::Namespace(namespace.clone()));
+    let selected = answers.iter().filter(|it| pods.matches(&it.workload.labels));
+    PortSet::from_ranges(selected.map(|it| (it.port, it.port)))
 }
 
 /// The port of a pod that a Service's port leads to; nothing where that is not known.

@@ -1,5 +1,8 @@
 //! NP003.
 
+mod explain;
+mod growth;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -7,20 +10,19 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::space::{self, METADATA_SERVICE, share};
+use self::growth::{Part, Ports};
+use super::space::{self, share};
+use super::webhook_cut_off::answered_ports;
 use super::{
-    Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, words,
-    yaml,
+    Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, openness,
 };
 use crate::cluster::NamespaceState;
 use crate::model::{
-    Change, Direction, FieldPath, IpBlock, Labels, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec, PolicyRule,
-    Port, PortSpec, Str, Workload, written,
+    Change, Direction, Labels, NetworkPolicy, Object, Operation, PeerSpec, PolicyRule, Str, Workload, written,
 };
-use crate::netset::{Family, IpSet, Protocol};
-use crate::reach::Truth;
+use crate::netset::{ConnectionSet, Family, IpSet, PortSet, Protocol};
 
-/// Reports IP blocks that admit most of an address space.
+/// Reports rules that admit most of an address space, by IP blocks or by naming no peer.
 ///
 /// ## Why is this bad?
 /// A block such as `0.0.0.0/0` is written to mean "the internet" and means every address there is:
@@ -31,7 +33,14 @@ use crate::reach::Truth;
 /// What counts is what is left of the blocks after `except`, for all rules of a policy together and
 /// for all policies of a pod together: `0.0.0.0/1` in one and `128.0.0.0/1` in another are
 /// `0.0.0.0/0`. IPv4 and IPv6 are measured apart. The share of IPv6 is that of the addresses in use,
-/// `2000::/3`.
+/// `2000::/3`. IPv6 networks that stand for IPv4 addresses count as those: `64:ff9b::/96` (NAT64),
+/// `2002::/16` (6to4) and `::ffff:0:0/96` are all of IPv4.
+///
+/// A rule without `to` or `from` is wider than any block: it admits every pod and every address, on the
+/// ports it names. Rules for DNS ports alone are another matter: to let pods ask any resolver is usual.
+/// `baseline` says nothing of them, and `restricted` warns. A service whose port is open to all is usual
+/// too: `baseline` records it and says nothing, and `restricted` denies it unless an admission webhook
+/// is answered on that port, since the API server that calls it has no labels to name.
 ///
 /// ## Example
 /// ```yaml
@@ -88,13 +97,13 @@ use crate::reach::Truth;
 ///
 /// ## When it fires
 /// When a policy is created or changed and it, or all policies of a pod together, admit more of a
-/// family than `maxShare` in one direction; when a workload comes under policies that do so only
-/// together.
+/// family than `maxShare` in one direction, or everyone; when a workload comes under policies that do so
+/// only together. What stood before is a warning at most, and what it grows by is new: more pods, more
+/// ports, another part of the world.
 ///
 /// ## What it does not see
 /// Policies of other systems: where one may touch the namespace, the finding says so and is at most a
-/// warning. Rules without peers, which admit everyone and are no block: `missing-default-deny` judges those.
-/// `everyone: true` counts them here too.
+/// warning. Rules without peers that give everything back: `missing-default-deny` judges those.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct WildcardIpBlock {
@@ -112,7 +121,7 @@ pub(crate) struct WildcardIpBlock {
     #[serde(deserialize_with = "written::some")]
     #[schemars(length(min = 1))]
     directions: Vec<JudgedDirection>,
-    /// Whether a rule without peers counts as a block of all addresses.
+    /// Whether a rule without peers is reported.
     everyone: bool,
 }
 
@@ -138,7 +147,7 @@ impl Default for WildcardIpBlock {
             max_share: 7,
             allow: Vec::new(),
             directions: vec![JudgedDirection::Ingress, JudgedDirection::Egress],
-            everyone: false,
+            everyone: true,
         }
     }
 }
@@ -181,13 +190,24 @@ impl Rule for WildcardIpBlock {
         }
     }
 
+    fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool {
+        let state = |view: &View<'_>| view.cluster.namespace(&violation.namespace).cloned();
+        let (Some(then), Some(now)) = (state(before), state(after)) else { return false };
+        self.has_grown(violation, &then, &now)
+    }
+
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
         let cluster = moment.view.cluster;
         let Some(state) = cluster.namespace(&violation.namespace) else { return Action::Warn };
         // A policy that could not be read in full may admit less than it seems to.
         let is_partial = state.policies.iter().any(|policy| policy.is_partial);
         let is_foreign = cluster.foreign_policies(&violation.namespace).next().is_some();
-        if is_partial || is_foreign { Action::Warn } else { Action::Deny }
+        let known = if is_partial || is_foreign { Action::Warn } else { Action::Deny };
+        known.min(match violation.aspect {
+            Aspect::Everyone(direction) => self.ceiling_of_everyone(violation, direction, state, moment),
+            Aspect::WideBlock(direction, family) => self.ceiling_of_blocks(violation, direction, family, state, moment),
+            _ => Action::Deny,
+        })
     }
 
     /// What is too wide is there.
@@ -211,8 +231,13 @@ impl Rule for WildcardIpBlock {
         // A policy's two families and directions are one finding; so are pods wide by the same policies.
         let mut groups: BTreeMap<(&Str, Vec<Str>), Vec<&Violation>> = BTreeMap::new();
         let mut wide: BTreeMap<(&Str, &Aspect), Vec<&NetworkPolicy>> = BTreeMap::new();
+        let mut to_everyone: BTreeMap<(&Str, &Str), Vec<Direction>> = BTreeMap::new();
         for violation in violations {
             let Some(state) = moment.view.cluster.namespace(&violation.namespace) else { continue };
+            if let (Aspect::Everyone(direction), Subject::Policy(name)) = (&violation.aspect, &violation.subject) {
+                to_everyone.entry((&violation.namespace, name)).or_default().push(*direction);
+                continue;
+            }
             // Pods under a policy that is wide by itself are that policy's finding.
             if let Subject::Workload(id) = &violation.subject {
                 let key = (&violation.namespace, &violation.aspect);
@@ -229,6 +254,9 @@ impl Rule for WildcardIpBlock {
         groups
             .into_iter()
             .filter_map(|((namespace, policies), group)| self.explain_group(namespace, &policies, &group, moment))
+            .chain(to_everyone.into_iter().filter_map(|((namespace, policy), directions)| {
+                self.explain_everyone(namespace, policy, &directions, moment)
+            }))
             .collect()
     }
 }
@@ -267,7 +295,7 @@ impl WildcardIpBlock {
             let selecting = admitted.iter().filter(|(policy, _)| policy.pods.matches(pod));
             IpSet::union_of(selecting.map(|(_, addresses)| addresses))
         };
-        let mut push = |subject: &Subject, addresses: &IpSet| {
+        let push = |subject: &Subject, addresses: &IpSet, out: &mut Vec<Violation>| {
             for family in Family::ALL {
                 if let Some(badness) = self.excess(addresses, family) {
                     let (namespace, aspect) = (state.name.clone(), Aspect::WideBlock(direction, family));
@@ -277,6 +305,10 @@ impl WildcardIpBlock {
         };
         if let Scope::Namespace(_) | Scope::Cluster = scope {
             for (policy, addresses) in &admitted {
+                if self.rules_for_everyone(policy, direction).next().is_some() {
+                    let (namespace, subject) = (state.name.clone(), Subject::Policy(policy.name.clone()));
+                    out.push(Violation { namespace, subject, aspect: Aspect::Everyone(direction), badness: 1 });
+                }
                 let selects = |workload: &Workload| policy.pods.matches(&workload.labels);
                 let is_unused = !state.live_workloads().any(|workload| selects(workload));
                 let addresses = if is_unused && self.is_narrow(addresses) {
@@ -284,14 +316,14 @@ impl WildcardIpBlock {
                 } else {
                     Cow::Borrowed(addresses)
                 };
-                push(&Subject::Policy(policy.name.clone()), &addresses);
+                push(&Subject::Policy(policy.name.clone()), &addresses, out);
             }
         }
         // Workloads under a policy that is wide by itself are among them, so that what stood can be
         // told from what is new; they are not told apart from that policy.
         for workload in state.live_workloads().filter(|workload| scope.covers(&state.name, &workload.id)) {
             if !workload.host_network {
-                push(&Subject::Workload(workload.id.clone()), &union_for(&workload.labels));
+                push(&Subject::Workload(workload.id.clone()), &union_for(&workload.labels), out);
             }
         }
     }
@@ -306,7 +338,8 @@ impl WildcardIpBlock {
                 }
                 for peer in rule.peers.iter().flatten() {
                     if let PeerSpec::Block(block) = peer {
-                        v4 += space::share(&block.addresses, Family::V4);
+                        v4 += space::share(&block.addresses, Family::V4)
+                            + space::share(&space::translated(&block.addresses), Family::V4);
                         v6 += space::share(&block.addresses, Family::V6);
                     }
                 }
@@ -320,13 +353,51 @@ impl WildcardIpBlock {
         Family::ALL.into_iter().all(|family| self.excess(addresses, family).is_none())
     }
 
-    /// The addresses a policy admits by blocks, less those that may be.
+    /// The addresses a policy admits, less those that may be.
     fn admitted(&self, policy: &NetworkPolicy, direction: Direction) -> IpSet {
-        let parts: Vec<_> = policy.rules(direction).iter().flat_map(|rule| self.parts(rule)).collect();
+        if self.rules_for_everyone(policy, direction).next().is_some() {
+            return self.too_many(&IpSet::full());
+        }
+        self.by_blocks(policy.rules(direction))
+    }
+
+    /// The addresses that rules admit by blocks, less those that may be.
+    fn by_blocks<'p>(&self, rules: impl IntoIterator<Item = &'p PolicyRule>) -> IpSet {
+        let parts: Vec<_> = rules.into_iter().flat_map(|rule| self.parts(rule)).collect();
         IpSet::union_of(parts.iter().map(|(_, addresses)| addresses))
     }
 
-    /// The share of a family in percent, rounded up, where it is more than may be.
+    /// Addresses, and those they stand for, less those that may be admitted.
+    fn too_many(&self, addresses: &IpSet) -> IpSet {
+        let allowed: IpSet = self.allow.iter().copied().collect();
+        let own = addresses.subtract(&allowed);
+        let standing_for = space::translated(&own).subtract(&allowed);
+        own.union(&standing_for)
+    }
+
+    /// The rules by which a policy admits everyone, with their places.
+    fn rules_for_everyone<'p>(
+        &self,
+        policy: &'p NetworkPolicy,
+        direction: Direction,
+    ) -> impl Iterator<Item = (usize, &'p PolicyRule)> {
+        let counts = self.everyone && !self.is_narrow(&self.too_many(&IpSet::full()));
+        policy.rules(direction).iter().enumerate().filter(move |(_, rule)| {
+            counts && rule.peers.is_none() && {
+                let ports = Ports::of(rule);
+                // Out of the pod, a name is looked up in the pods it may reach: the world has none.
+                !ports.numbered.is_empty() || direction == Direction::Ingress && !ports.named.is_empty()
+            }
+        })
+    }
+
+    /// The ports on which a policy admits everyone.
+    fn ports_for_everyone(&self, policy: &NetworkPolicy, direction: Direction) -> Ports {
+        Ports::union_of(self.rules_for_everyone(policy, direction).map(|(_, rule)| Ports::of(rule)).collect())
+    }
+
+    /// The share of a family in percent, where it is more than may be. Rounded down: an address more is
+    /// no growth.
     fn excess(&self, addresses: &IpSet, family: Family) -> Option<u8> {
         let percent = share(addresses, family) * 100.0;
         #[allow(
@@ -334,7 +405,112 @@ impl WildcardIpBlock {
             clippy::cast_sign_loss,
             reason = "a percentage lies between 0 and 100"
         )]
-        (percent > f64::from(self.max_share)).then(|| percent.ceil() as u8)
+        (percent > f64::from(self.max_share)).then_some(percent as u8)
+    }
+
+    fn ceiling_of_everyone(
+        &self,
+        violation: &Violation,
+        direction: Direction,
+        state: &NamespaceState,
+        moment: &Moment<'_>,
+    ) -> Action {
+        let Subject::Policy(name) = &violation.subject else { return Action::Off };
+        let Some(policy) = state.policies.get(name.as_str()) else { return Action::Off };
+        let Ports { mut numbered, named } = self.ports_for_everyone(policy, direction);
+        let mut is_known = true;
+        if direction == Direction::Ingress {
+            let mut pods = state.live_workloads().filter(|it| policy.pods.matches(&it.labels)).peekable();
+            is_known = named.is_empty() || pods.peek().is_some();
+            let ports = pods
+                .flat_map(|pod| &pod.ports)
+                .filter(|port| port.name.as_ref().is_some_and(|name| named.contains(&(port.protocol, name.clone()))));
+            let resolved: Vec<_> =
+                ports.map(|port| ConnectionSet::of(port.protocol, PortSet::single(port.number))).collect();
+            numbered = numbered.union(&ConnectionSet::union_of(&resolved));
+            // The API server calls a webhook from addresses that no policy can name.
+            let answered = answered_ports(moment.view.cluster, &policy.namespace, &policy.pods);
+            numbered = numbered.subtract(&ConnectionSet::of(Protocol::Tcp, answered));
+        }
+        match (direction, moment.profile) {
+            // All of it is given back, which is another rule's to say.
+            _ if openness::is_as_good_as_all(&numbered) => Action::Off,
+            _ if numbered.is_empty() && is_known => Action::Off,
+            (_, profile) if is_dns(&numbered) && is_known => of_dns(profile),
+            (Direction::Ingress, Profile::Baseline) => Action::Audit,
+            (Direction::Ingress, Profile::Restricted) | (Direction::Egress, _) => Action::Deny,
+        }
+    }
+
+    fn ceiling_of_blocks(
+        &self,
+        violation: &Violation,
+        direction: Direction,
+        family: Family,
+        state: &NamespaceState,
+        moment: &Moment<'_>,
+    ) -> Action {
+        let policies = self.concerned(violation, state, direction);
+        let rules = || policies.iter().flat_map(|policy| policy.rules(direction));
+        let is_wide = |addresses: &IpSet| self.excess(addresses, family).is_some();
+        // Rules without peers are told of themselves.
+        if !is_wide(&self.by_blocks(rules())) {
+            return Action::Off;
+        }
+        let is_for_dns = |rule: &&PolicyRule| {
+            let ports = Ports::of(rule);
+            ports.named.is_empty() && is_dns(&ports.numbered)
+        };
+        if is_wide(&self.by_blocks(rules().filter(|rule| !is_for_dns(rule)))) {
+            Action::Deny
+        } else {
+            of_dns(moment.profile)
+        }
+    }
+
+    /// Whether what a violation is about admits more than it did.
+    fn has_grown(&self, violation: &Violation, then: &NamespaceState, now: &NamespaceState) -> bool {
+        let (Aspect::Everyone(direction) | Aspect::WideBlock(direction, _)) = violation.aspect else { return false };
+        let (before, after) = (self.concerned(violation, then, direction), self.concerned(violation, now, direction));
+        if before == after {
+            return false;
+        }
+        if let (Subject::Policy(_), [before], [after]) = (&violation.subject, before.as_slice(), after.as_slice())
+            && growth::selects_more(before, after)
+        {
+            return true;
+        }
+        match violation.aspect {
+            Aspect::WideBlock(_, family) => {
+                let parts = |policies: &[&NetworkPolicy]| -> Vec<Part> {
+                    policies.iter().flat_map(|policy| self.grown_parts(policy, direction)).collect()
+                };
+                let is_wide = |addresses: &IpSet| self.excess(&self.too_many(addresses), family).is_some();
+                growth::grows(&parts(&before), &parts(&after), family, is_wide)
+            }
+            _ => {
+                let ports = |policies: &[&NetworkPolicy]| {
+                    Ports::union_of(policies.iter().map(|it| self.ports_for_everyone(it, direction)).collect())
+                };
+                !ports(&before).is_superset(&ports(&after))
+            }
+        }
+    }
+
+    /// What a policy's rules admit, each for itself.
+    fn grown_parts(&self, policy: &NetworkPolicy, direction: Direction) -> Vec<Part> {
+        let allowed: IpSet = self.allow.iter().copied().collect();
+        let part = |rule: &PolicyRule| {
+            let addresses = match &rule.peers {
+                Some(peers) => IpSet::union_of(peers.iter().filter_map(|peer| match peer {
+                    PeerSpec::Block(block) => Some(&block.addresses),
+                    PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
+                })),
+                None => IpSet::full(),
+            };
+            Part { ports: Ports::of(rule), addresses: addresses.subtract(&allowed) }
+        };
+        policy.rules(direction).iter().map(part).filter(|part| !part.addresses.is_empty()).collect()
     }
 
     /// The policies of a namespace that are wide by themselves.
@@ -342,17 +518,25 @@ impl WildcardIpBlock {
         let Aspect::WideBlock(direction, family) = aspect else { return Vec::new() };
         let policies = state.policies.iter().map(AsRef::as_ref);
         let isolating = policies.filter(|policy| policy.isolates.contains(*direction));
-        isolating.filter(|it| self.excess(&self.admitted(it, *direction), *family).is_some()).collect()
+        isolating.filter(|it| self.excess(&self.by_blocks(it.rules(*direction)), *family).is_some()).collect()
     }
 
-    /// The policies a violation comes from.
-    fn behind<'a>(&self, violation: &Violation, state: &'a NamespaceState) -> Vec<&'a NetworkPolicy> {
-        let Aspect::WideBlock(direction, family) = violation.aspect else { return Vec::new() };
+    /// The policies a violation is about: the one it names, or all that a pod it is about comes under.
+    fn concerned<'a>(
+        &self,
+        violation: &Violation,
+        state: &'a NamespaceState,
+        direction: Direction,
+    ) -> Vec<&'a NetworkPolicy> {
         let labels = match &violation.subject {
             Subject::Workload(id) => state.workloads.get(id).map(|workload| workload.labels.clone()),
             Subject::Policy(name) => {
                 let Some(policy) = state.policies.get(name.as_str()) else { return Vec::new() };
-                if self.excess(&self.admitted(policy, direction), family).is_some() {
+                let is_wide = match violation.aspect {
+                    Aspect::WideBlock(_, family) => self.excess(&self.admitted(policy, direction), family).is_some(),
+                    _ => true,
+                };
+                if is_wide {
                     return vec![policy];
                 }
                 Some(policy.pods.sample())
@@ -360,345 +544,41 @@ impl WildcardIpBlock {
             Subject::Namespace | Subject::Waiver(_) => None,
         };
         let Some(labels) = labels else { return Vec::new() };
-        let contributes = |policy: &&NetworkPolicy| {
-            policy.isolates.contains(direction)
-                && policy.pods.matches(&labels)
-                && !self.admitted(policy, direction).only(family).is_empty()
-        };
-        state.policies.iter().map(AsRef::as_ref).filter(contributes).collect()
+        let isolates = |policy: &&NetworkPolicy| policy.isolates.contains(direction) && policy.pods.matches(&labels);
+        state.policies.iter().map(AsRef::as_ref).filter(isolates).collect()
     }
 
-    fn explain_group(
-        &self,
-        namespace: &Str,
-        policies: &[Str],
-        group: &[&Violation],
-        moment: &Moment<'_>,
-    ) -> Option<Finding> {
-        let view = moment.view;
-        let state = view.cluster.namespace(namespace)?;
-        let policies: Vec<&NetworkPolicy> =
-            policies.iter().filter_map(|name| state.policies.get(name.as_str())).map(AsRef::as_ref).collect();
-        let mut facets: Vec<(Direction, Family, u8)> = group
-            .iter()
-            .filter_map(|violation| match violation.aspect {
-                Aspect::WideBlock(direction, family) => Some((direction, family, violation.badness)),
-                _ => None,
-            })
-            .collect();
-        facets.sort_unstable();
-        facets.dedup();
-        let blocks: Vec<WrittenBlock<'_>> =
-            policies.iter().flat_map(|policy| written_blocks(policy, &facets, self.everyone)).collect();
-
-        let names: Vec<_> = policies.iter().map(|policy| format!("`{}`", policy.name)).collect();
-        let shares: Vec<_> = facets
-            .iter()
-            .map(|(direction, family, _)| {
-                let union = self.union(&policies, *direction);
-                let (percent, count) = (words::percent(share(&union, *family)), words::addresses(union.count(*family)));
-                let preposition = match direction {
-                    Direction::Ingress => "from",
-                    Direction::Egress => "to",
-                };
-                format!("{direction} {preposition} {percent} % of {family} ({count} addresses)")
-            })
-            .collect();
-        let workloads = words::workloads(view.cluster, group);
-        let (subject, verb) = match policies.as_slice() {
-            [_] => (format!("NetworkPolicy {}", words::list(&names)), "admits"),
-            _ => (format!("NetworkPolicies {} together", words::some_of(&names)), "admit"),
-        };
-        let whose = if workloads.is_empty() { String::new() } else { format!(" for {}", words::some_of(&workloads)) };
-        let message = format!("in namespace `{namespace}`, {subject} {verb} {}{whose}", words::list(&shares));
-
-        let first = blocks.first();
-        let object = |name: &Str| ObjectRef {
-            kind: "NetworkPolicy".into(),
-            namespace: Some(namespace.clone()),
-            name: name.clone(),
-        };
-        let (reference, path) = match moment.change {
-            Some((change, _)) => {
-                let reference = change.reference();
-                let own = blocks.iter().find(|block| object(&block.policy.name) == reference);
-                let path = own.map(|block| block.path.clone()).unwrap_or_default();
-                (reference, path)
-            }
-            None => match first {
-                Some(block) => (object(&block.policy.name), block.path.clone()),
-                None => (object(&policies.first()?.name), FieldPath::root()),
-            },
-        };
-        let mut finding = Finding::new(Some(namespace.clone()), reference, path, message);
-        let is_most =
-            |(direction, family, _): &(Direction, Family, u8)| share(&self.union(&policies, *direction), *family) > 0.5;
-        finding.why = why(&facets, facets.iter().any(is_most));
-        finding.evidence = blocks.iter().take(8).map(WrittenBlock::describe).collect();
-        for (direction, family, _) in &facets {
-            for note in inside(view, &self.union(&policies, *direction), *direction, *family) {
-                if !finding.evidence.contains(&note) {
-                    finding.evidence.push(note);
-                }
-            }
-        }
-        if let Some(foreign) = view.cluster.foreign_policies(namespace).next() {
-            finding.evidence.push(format!(
-                "{} `{}` may deny some of it; its meaning is not judged here, so this is at most a warning",
-                foreign.kind, foreign.name
-            ));
-        }
-        let (wide, narrowed) = self.narrowed(state, &policies, &facets, moment);
-        let wide: Vec<_> = wide
-            .into_iter()
-            .map(|(policy, path)| match policies.as_slice() {
-                [_] => format!("`{path}`"),
-                _ => format!("`{path}` of `{policy}`"),
-            })
-            .collect();
-        finding.help = format!(
-            "name the networks that are needed in place of {}, or list them under `rules.wildcard-ip-block.allow` in the configuration. What is below is the same without {}: it closes what {}, so add the needed networks to it first",
-            words::some_of(&wide),
-            if wide.len() == 1 { "it" } else { "these" },
-            if wide.len() == 1 { "it opens" } else { "they open" },
-        );
-        finding.fix = yaml::documents(&narrowed.iter().map(yaml::network_policy).collect::<Vec<_>>());
-        Some(finding)
+    /// The policies whose blocks a violation comes from.
+    fn behind<'a>(&self, violation: &Violation, state: &'a NamespaceState) -> Vec<&'a NetworkPolicy> {
+        let Aspect::WideBlock(direction, family) = violation.aspect else { return Vec::new() };
+        let mut policies = self.concerned(violation, state, direction);
+        policies.retain(|policy| !self.by_blocks(policy.rules(direction)).only(family).is_empty());
+        policies
     }
 
-    fn union(&self, policies: &[&NetworkPolicy], direction: Direction) -> IpSet {
-        let admitted: Vec<_> = policies.iter().map(|policy| self.admitted(policy, direction)).collect();
-        IpSet::union_of(&admitted)
-    }
-
-    /// The policies without as many of their blocks as it takes to be narrow again, the widest first
-    /// and those of the policy in the change before others; and where these stand. A rule that is
-    /// left without peers goes too: an empty list would admit everyone.
-    fn narrowed(
-        &self,
-        state: &NamespaceState,
-        policies: &[&NetworkPolicy],
-        facets: &[(Direction, Family, u8)],
-        moment: &Moment<'_>,
-    ) -> (Vec<(Str, FieldPath)>, Vec<NetworkPolicy>) {
-        let changed = match moment.change.and_then(|(change, _)| change.after()) {
-            Some(Object::NetworkPolicy(policy)) => policies.iter().position(|it| it.name == policy.name),
-            _ => None,
-        };
-        let mut dropped: Vec<Place> = Vec::new();
-        for &(direction, family, _) in facets {
-            let mut places: Vec<(f64, Place, IpSet)> = Vec::new();
-            for (p, policy) in policies.iter().enumerate() {
-                for (r, rule) in policy.rules(direction).iter().enumerate() {
-                    for (peer, addresses) in self.parts(rule) {
-                        let size = share(&addresses, family);
-                        if size > 0.0 {
-                            places.push((size, Place { policy: p, direction, rule: r, peer }, addresses));
-                        }
-                    }
-                }
-            }
-            let is_old = |place: &Place| Some(place.policy) != changed;
-            places.sort_by(|(a, at, _), (b, bt, _)| {
-                is_old(at).cmp(&is_old(bt)).then_with(|| b.total_cmp(a)).then_with(|| at.cmp(bt))
-            });
-            // The fewest that must go: dropping one more never widens what is left.
-            let is_wide_without = |gone: usize| {
-                let left = places.get(gone..).unwrap_or_default();
-                self.excess(&IpSet::union_of(left.iter().map(|(_, _, addresses)| addresses)), family).is_some()
-            };
-            let (mut too_few, mut enough) = (0, places.len());
-            while too_few < enough {
-                let half = usize::midpoint(too_few, enough);
-                if is_wide_without(half) {
-                    too_few = half + 1;
-                } else {
-                    enough = half;
-                }
-            }
-            dropped.extend(places.iter().take(enough).map(|(_, place, _)| place.clone()));
-        }
-        dropped.sort();
-        dropped.dedup();
-        let mut paths = Vec::new();
-        let mut narrowed = Vec::new();
-        for (p, written) in policies.iter().enumerate() {
-            let mut policy = (*written).clone();
-            // From the last to the first, so that the places of those before stay.
-            for Place { direction, rule, peer, .. } in dropped.iter().rev().filter(|it| it.policy == p) {
-                let path = match peer {
-                    Some(peer) => NetworkPolicy::peer_path(*direction, *rule, *peer).field("ipBlock"),
-                    None => NetworkPolicy::rule_path(*direction, *rule),
-                };
-                paths.push((policy.name.clone(), path));
-                let rules = match direction {
-                    Direction::Ingress => &mut policy.ingress,
-                    Direction::Egress => &mut policy.egress,
-                };
-                let is_last = match (rules.get_mut(*rule).and_then(|rule| rule.peers.as_mut()), *peer) {
-                    (Some(peers), Some(peer)) => {
-                        peers.remove(peer);
-                        peers.is_empty()
-                    }
-                    (None, _) | (_, None) => true,
-                };
-                if is_last {
-                    rules.remove(*rule);
-                }
-            }
-            if written.egress.iter().any(|rule| !policy.egress.contains(rule) && admits_dns(rule)) {
-                // A rule that is dropped may have been what let the pods resolve names.
-                let selected = state.live_workloads().filter(|workload| policy.pods.matches(&workload.labels));
-                yaml::add_rules(
-                    &mut policy.egress,
-                    yaml::resolver_rules(moment.view.dns(), selected.map(AsRef::as_ref)),
-                );
-            }
-            if policy != **written {
-                narrowed.push(policy);
-            }
-        }
-        paths.reverse();
-        (paths, narrowed)
-    }
-
-    /// What each peer of a rule counts for, less what may be admitted.
-    fn parts(&self, rule: &PolicyRule) -> Vec<(Option<usize>, IpSet)> {
-        let allowed: IpSet = self.allow.iter().copied().collect();
-        match &rule.peers {
-            Some(peers) => {
-                let blocks = peers.iter().enumerate().filter_map(|(i, peer)| match peer {
-                    PeerSpec::Block(block) => Some((Some(i), block.addresses.subtract(&allowed))),
-                    PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
-                });
-                blocks.collect()
-            }
-            None if self.everyone => vec![(None, IpSet::full().subtract(&allowed))],
-            None => Vec::new(),
-        }
-    }
-}
-
-/// Where something that counts stands: the number of its policy, the rule, and the peer; without a
-/// peer, the rule itself.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    policy: usize,
-    direction: Direction,
-    rule: usize,
-    peer: Option<usize>,
-}
-
-/// Whether a rule admits what may be DNS.
-fn admits_dns(rule: &PolicyRule) -> bool {
-    let is_dns = |spec: &PortSpec| match spec.port {
-        Port::All => true,
-        Port::Range(first, last) => [53, 5353].iter().any(|port| (first..=last).contains(port)),
-        Port::Named(_) | Port::Unreadable => false,
-    };
-    rule.ports.as_ref().is_none_or(|ports| ports.iter().any(|spec| spec.protocol == Protocol::Udp && is_dns(spec)))
-}
-
-/// A block as a policy writes it.
-struct WrittenBlock<'a> {
-    policy: &'a NetworkPolicy,
-    path: FieldPath,
-    /// Nothing for a rule without peers.
-    block: Option<&'a IpBlock>,
-}
-
-impl WrittenBlock<'_> {
-    fn describe(&self) -> String {
-        let Some(IpBlock { cidr, except, addresses }) = self.block else {
-            return format!("`{}`: `{}` names no peer, which admits everyone", self.policy.name, self.path);
-        };
-        let family = if cidr.addr().is_ipv4() { Family::V4 } else { Family::V6 };
-        let less = match except.as_slice() {
-            [] => String::new(),
-            [one] => format!(" less `{one}`"),
-            many => format!(" less {} networks", many.len()),
-        };
-        format!(
-            "`{}`: `{}` is `{cidr}`{less}: {} addresses",
-            self.policy.name,
-            self.path,
-            words::addresses(addresses.count(family))
-        )
-    }
-}
-
-fn written_blocks<'a>(
-    policy: &'a NetworkPolicy,
-    facets: &[(Direction, Family, u8)],
-    everyone: bool,
-) -> Vec<WrittenBlock<'a>> {
-    let mut written = Vec::new();
-    for direction in Direction::ALL {
-        let families: Vec<Family> =
-            facets.iter().filter(|(way, ..)| *way == direction).map(|(_, family, _)| *family).collect();
-        for (r, rule) in policy.rules(direction).iter().enumerate() {
-            let Some(peers) = &rule.peers else {
-                if everyone && !families.is_empty() {
-                    written.push(WrittenBlock { policy, path: NetworkPolicy::rule_path(direction, r), block: None });
-                }
-                continue;
-            };
-            for (p, peer) in peers.iter().enumerate() {
-                let PeerSpec::Block(block) = peer else { continue };
-                if families.iter().any(|family| !block.addresses.only(*family).is_empty()) {
-                    let path = NetworkPolicy::peer_path(direction, r, p).field("ipBlock").field("cidr");
-                    written.push(WrittenBlock { policy, path, block: Some(block) });
-                }
-            }
-        }
-    }
-    // The widest first: it is the one to look at.
-    let size = |written: &WrittenBlock<'_>| {
-        let block =
-            written.block.map(|block| share(&block.addresses, Family::V4).max(share(&block.addresses, Family::V6)));
-        block.unwrap_or(1.0)
-    };
-    written.sort_by(|a, b| size(b).total_cmp(&size(a)));
-    written
-}
-
-fn why(facets: &[(Direction, Family, u8)], is_most: bool) -> String {
-    let has = |direction| facets.iter().any(|(way, ..)| *way == direction);
-    let who = if is_most { "almost any address" } else { "a large part of all addresses" };
-    match (has(Direction::Ingress), has(Direction::Egress)) {
-        (true, false) => format!("{who} may connect to these pods"),
-        (false, true) => format!("these pods may connect to {who}, which is how stolen data leaves"),
-        _ => format!("{who} may connect to these pods, and they may connect to as many"),
-    }
-}
-
-/// What of note lies inside: the metadata service, private networks, the pods' own range.
-fn inside(view: &View<'_>, addresses: &IpSet, direction: Direction, family: Family) -> Vec<String> {
-    let mut notes = Vec::new();
-    if direction == Direction::Egress && family == Family::V4 && addresses.contains(METADATA_SERVICE) {
-        notes.push(format!(
-            "the metadata service {METADATA_SERVICE}, which hands out the node's credentials, is inside"
-        ));
-    }
-    let within = |net: &IpNet| addresses.overlaps(&IpSet::from(*net));
-    let named = |nets: Vec<IpNet>| nets.iter().filter(|net| within(net)).map(|net| format!("`{net}`")).collect();
-    let private: Vec<String> = named(space::private(family));
-    if !private.is_empty() {
-        notes.push(format!("private networks are inside: {}", words::list(&private)));
-    }
-    let cni = &view.environment.cni;
-    let own = cni.pod_ranges.iter().copied().filter(|range| space::family(*range) == family).collect();
-    let ranges: Vec<String> = named(own);
-    if !ranges.is_empty() {
-        let (s, are) = if ranges.len() == 1 { ("", "is") } else { ("s", "are") };
-        let what = format!("the pods' own range{s} {} {are} inside", words::list(&ranges));
-        notes.push(match cni.blocks_match_pods() {
-            Truth::Yes => format!("{what}, so it admits every pod too"),
-            Truth::No => format!("{what}, but blocks do not admit pods here"),
-            Truth::Maybe => format!("{what}: on most implementations it admits every pod too"),
+    /// What each block of a rule counts for, by its place, less what may be admitted.
+    fn parts(&self, rule: &PolicyRule) -> Vec<(usize, IpSet)> {
+        let blocks = rule.peers.iter().flatten().enumerate().filter_map(|(i, peer)| match peer {
+            PeerSpec::Block(block) => Some((i, self.too_many(&block.addresses))),
+            PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
         });
+        blocks.collect()
     }
-    notes
+}
+
+/// Whether ports are those of DNS and no others: the usual one, and the one OpenShift's pods listen on.
+fn is_dns(ports: &ConnectionSet) -> bool {
+    let dns = || PortSet::from_ranges([(53, 53), (5353, 5353)]);
+    let dns = ConnectionSet::of(Protocol::Udp, dns()).union(&ConnectionSet::of(Protocol::Tcp, dns()));
+    !ports.is_empty() && dns.is_superset(ports)
+}
+
+/// What is said of DNS ports that are open to all: the commonest DNS rule there is names no peer.
+fn of_dns(profile: Profile) -> Action {
+    match profile {
+        Profile::Baseline => Action::Off,
+        Profile::Restricted => Action::Warn,
+    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,4 @@
+use crate::rules::Action;
 use crate::rules::testing::*;
 
 /// A namespace with a workload and these policies, judged by this rule alone.
@@ -144,11 +145,11 @@ fn policies_of_different_pods_do_not_add_up() {
 }
 
 #[test]
-fn rules_without_peers_count_only_where_asked() {
-    let everyone = policy("shop/net", "podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 443}]}]");
-    shop(&[&everyone]).check().nothing();
-    let gate = shop(&[&everyone]).option("wildcard-ip-block", "everyone: true");
-    gate.check().is(&["warn NP003"]).mentions("names no peer, which admits everyone");
+fn rules_without_peers_are_left_alone_where_the_configuration_says_so() {
+    let gate = shop(&[&to_all("443")]).option("wildcard-ip-block", "everyone: false");
+    gate.check().nothing();
+    let both = "allow: [0.0.0.0/0, '::/0']";
+    shop(&[&to_all("443")]).option("wildcard-ip-block", both).check().nothing();
 }
 
 #[test]
@@ -229,6 +230,266 @@ fn the_largest_share_is_an_option() {
     gate(49).check().is(&["warn NP003"]);
     gate(50).check().nothing();
     shop(&[&blocks("net", "192.0.2.1/32")]).option("wildcard-ip-block", "maxShare: 0").check().is(&["warn NP003"]);
+}
+
+// Rules that name no peer.
+
+/// An egress policy without `to`: `to_all("80 443")`.
+fn to_all(ports: &str) -> String {
+    rule_to_all("Egress", ports)
+}
+
+/// An ingress policy without `from`.
+fn from_all(ports: &str) -> String {
+    rule_to_all("Ingress", ports)
+}
+
+fn rule_to_all(direction: &str, ports: &str) -> String {
+    let ports: Vec<_> = ports.split_whitespace().map(|port| format!("{{port: {port}}}")).collect();
+    let rules = format!("{}: [{{ports: [{}]}}]", direction.to_lowercase(), ports.join(", "));
+    policy("shop/net", &format!("podSelector: {{}}, policyTypes: [{direction}], {rules}"))
+}
+
+#[test]
+fn a_rule_without_peers_is_no_less_than_the_widest_block() {
+    let gate = shop(&[]);
+    gate.create(&to_all("80 443"))
+        .is(&["warn NP003"])
+        .mentions("`net` admits egress to every pod and every address on TCP 80 and TCP 443 for `Deployment cart`")
+        .mentions("NetworkPolicy shop/net spec.egress[0]\n");
+    gate.clone().restricted().create(&to_all("80 443")).is(&["deny NP003"]);
+    gate.clone().restricted().create(&from_all("8080")).is(&["deny NP003"]);
+    // In place of the block, which stood, it adds every pod.
+    let block = to_all("443").replace("ports:", "to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports:");
+    gate.with(&block).restricted().update(&to_all("443")).is(&["deny NP003"]);
+    // The other way round it is narrowed.
+    gate.with(&to_all("443")).restricted().update(&block).is(&["warn NP003 standing"]);
+}
+
+#[test]
+fn dns_ports_may_be_open_to_all_and_a_service_of_ones_own_is_recorded() {
+    let dns = to_all("53").replace("{port: 53}", "{port: 53}, {port: 53, protocol: UDP}");
+    shop(&[]).create(&dns).nothing();
+    shop(&[]).restricted().create(&dns).is(&["warn NP003"]);
+    let dns_block = dns.replace("ports:", "to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports:");
+    shop(&[]).create(&dns_block).nothing();
+    shop(&[]).restricted().create(&dns_block).is(&["warn NP003"]);
+    shop(&[]).create(&from_all("8080")).is(&["audit NP003"]);
+    // DNS beside something else is no DNS rule.
+    shop(&[]).create(&to_all("53 443")).is(&["warn NP003"]);
+    shop(&[&dns]).restricted().update(&to_all("53 443")).is(&["deny NP003"]);
+}
+
+#[test]
+fn who_answers_the_api_server_may_open_that_port_to_all() {
+    let webhook = "---\napiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingWebhookConfiguration\nmetadata: {name: images}\nwebhooks: [{name: images.example.com, clientConfig: {service: {namespace: shop, name: cart}}}]\n"
+        .to_owned()
+        + &object("v1", "Service", "name: cart, namespace: shop", "selector: {app: cart}, ports: [{port: 443, targetPort: 8443}]");
+    let gate = shop(&[&webhook]);
+    gate.create(&from_all("8443")).nothing();
+    gate.clone().restricted().create(&from_all("8443")).nothing();
+    gate.restricted().create(&from_all("8443 5432")).is(&["deny NP003"]).mentions("TCP 5432");
+}
+
+#[test]
+fn what_gives_everything_back_is_told_by_the_rule_about_that() {
+    let open = policy("shop/net", "podSelector: {}, policyTypes: [Egress], egress: [{}]");
+    shop(&[&open]).check().nothing();
+    // Narrowing it is not new.
+    shop(&[&open]).restricted().update(&to_all("443")).is(&["warn NP003 standing"]);
+}
+
+#[test]
+fn a_named_port_counts_for_the_pods_that_have_it() {
+    let named = |direction: &str| rule_to_all(direction, "web");
+    // Out of the pod it is looked up in other pods: no address of the world has one.
+    shop(&[]).restricted().create(&named("Egress")).nothing();
+    let container = |port: &str| {
+        pod_with(
+            "shop/cart-0",
+            "",
+            &format!("containers: [{{name: c, ports: [{{name: {port}, containerPort: 8080}}]}}]"),
+        )
+    };
+    let alone = |pod: &str| gate(&(namespace("shop", "") + pod)).only("NP003").restricted();
+    alone(&container("web")).create(&named("Ingress")).is(&["deny NP003"]);
+    alone(&container("other")).create(&named("Ingress")).nothing();
+    // Pods to come may well have it.
+    alone("").create(&named("Ingress")).is(&["deny NP003"]);
+}
+
+// IPv6 networks that stand for IPv4.
+
+#[test]
+fn a_network_that_stands_for_all_of_ipv4_is_as_wide_as_it() {
+    for network in ["64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "::ffff:0:0/95", "64:ff9b::/97", "::/8"] {
+        check(network).is(&["warn NP003"]).mentions("of IPv4");
+    }
+    check("64:ff9b::/96").mentions("stands for 4.3 billion IPv4 addresses").does_not_mention("of IPv6");
+    check("64:ff9b::a00:0/104").nothing();
+    let halves = shop(&[&blocks("a", "64:ff9b::/97 128.0.0.0/1")]);
+    halves.check().is(&["warn NP003"]).mentions("100 % of IPv4");
+    shop(&[&blocks("net", "64:ff9b::/96")]).option("wildcard-ip-block", "allow: [0.0.0.0/0]").check().nothing();
+}
+
+// What grows.
+
+#[test]
+fn what_a_wide_policy_grows_by_is_new() {
+    let written = |pods: &str, peer: &str, ports: &str| {
+        policy(
+            "shop/net",
+            &format!(
+                "podSelector: {{{pods}}}, policyTypes: [Egress], egress: [{{to: [{{ipBlock: {{cidr: '{peer}'}}}}], ports: [{ports}]}}]"
+            ),
+        )
+    };
+    let (cart, https) = ("matchLabels: {app: cart}", "{port: 443}");
+    let gate = shop(&[&written(cart, "0.0.0.0/1", https)]).with(&deployment("shop/pay", "app: pay")).restricted();
+    for (what, grown) in [
+        ("more pods", written("matchExpressions: [{key: app, operator: In, values: [cart, pay]}]", "0.0.0.0/1", https)),
+        ("all pods", written("", "0.0.0.0/1", https)),
+        (
+            "pods to come",
+            written("matchExpressions: [{key: app, operator: In, values: [cart, web]}]", "0.0.0.0/1", https),
+        ),
+        ("other pods", written("matchLabels: {app: pay}", "0.0.0.0/2", https)),
+        ("more ports", written(cart, "0.0.0.0/1", "{port: 443}, {port: 22}")),
+        ("other ports", written(cart, "0.0.0.0/1", "{port: 22}")),
+        ("another protocol", written(cart, "0.0.0.0/1", "{port: 443, protocol: UDP}")),
+        ("a name", written(cart, "0.0.0.0/1", "{port: 443}, {port: web}")),
+        ("another half", written(cart, "128.0.0.0/1", https)),
+        ("another half by translation", written(cart, "64:ff9b::8000:0/97", https)),
+    ] {
+        let said = gate.update(&grown);
+        assert!(said.0.iter().any(|it| it.action == Action::Deny && !it.standing), "{what}: {said:#?}");
+    }
+    for (what, same) in [
+        ("fewer pods", written("matchLabels: {app: cart, tier: a}", "0.0.0.0/1", https)),
+        ("fewer addresses", written(cart, "0.0.0.0/2", https)),
+        (
+            "the same, otherwise written",
+            written(
+                "matchExpressions: [{key: app, operator: In, values: [cart]}]",
+                "0.0.0.0/1",
+                "{port: 443, endPort: 443}",
+            ),
+        ),
+    ] {
+        let said = gate.update(&same);
+        assert!(!said.denied(), "{what}: {said:#?}");
+    }
+    // A narrow block beside the wide one adds no wide peer.
+    let beside = written(cart, "0.0.0.0/1", https)
+        .replace("egress: [", "egress: [{to: [{ipBlock: {cidr: 203.0.113.0/24}}], ports: [{port: 5432}]}, ");
+    assert!(!gate.update(&beside).denied());
+}
+
+#[test]
+fn halves_that_change_places_under_one_workload_have_grown() {
+    let gate = shop(&[&blocks("low", "0.0.0.0/4"), &blocks("next", "16.0.0.0/4")]).restricted();
+    gate.update(&blocks("next", "240.0.0.0/4")).is(&["deny NP003"]);
+    gate.update(&blocks("next", "16.0.0.0/5")).is(&["warn NP003 standing"]);
+}
+
+mod law {
+    use std::net::IpAddr;
+
+    use ipnet::IpNet;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SELECTORS: &[(&str, [bool; 3])] = &[
+        ("", [true, true, true]),
+        ("matchLabels: {a: x}", [true, false, false]),
+        ("matchExpressions: [{key: a, operator: In, values: [x, w]}]", [true, true, false]),
+        ("matchExpressions: [{key: a, operator: NotIn, values: [x]}]", [false, true, true]),
+        ("matchExpressions: [{key: a, operator: Exists}]", [true, true, false]),
+    ];
+    /// Nothing: a rule without peers.
+    const PEERS: &[Option<&str>] = &[
+        None,
+        Some("0.0.0.0/0"),
+        Some("0.0.0.0/1"),
+        Some("128.0.0.0/1"),
+        Some("::/0"),
+        Some("64:ff9b::/96"),
+        Some("10.0.0.0/8"),
+    ];
+    const PORTS: &[(&str, &[u16])] = &[
+        ("{port: 443}", &[443]),
+        ("{port: 22}", &[22]),
+        ("{port: 20, endPort: 500}", &[22, 443]),
+        ("{port: 53}", &[]),
+    ];
+
+    type Rules = (usize, Vec<(usize, usize)>);
+
+    fn rules() -> impl Strategy<Value = Rules> {
+        let rule = (0..PEERS.len(), 0..PORTS.len());
+        (0..SELECTORS.len(), proptest::collection::vec(rule, 0..3))
+    }
+
+    fn written(direction: &str, (selector, rules): &Rules) -> String {
+        let peers_field = if direction == "Egress" { "to" } else { "from" };
+        let rule = |(peer, ports): &(usize, usize)| {
+            let peers = PEERS[*peer].map(|cidr| format!("{peers_field}: [{{ipBlock: {{cidr: '{cidr}'}}}}], "));
+            format!("{{{}ports: [{}]}}", peers.unwrap_or_default(), PORTS[*ports].0)
+        };
+        let rules: Vec<_> = rules.iter().map(rule).collect();
+        let spec = format!(
+            "podSelector: {{{}}}, policyTypes: [{direction}], {}: [{}]",
+            SELECTORS[*selector].0,
+            direction.to_lowercase(),
+            rules.join(", ")
+        );
+        policy("shop/net", &spec)
+    }
+
+    /// Whether a pod is admitted to an address on a port by some rule, or by some wide one.
+    fn admits((selector, rules): &Rules, pod: usize, port: u16, address: &str, only_wide: bool) -> bool {
+        let address: IpAddr = address.parse().unwrap();
+        let holds = |peer: Option<&str>| peer.is_none_or(|cidr| cidr.parse::<IpNet>().unwrap().contains(&address));
+        SELECTORS[*selector].1[pod]
+            && rules.iter().any(|(peer, ports)| {
+                let is_wide = PEERS[*peer] != Some("10.0.0.0/8");
+                (is_wide || !only_wide) && holds(PEERS[*peer]) && PORTS[*ports].1.contains(&port)
+            })
+    }
+
+    /// Addresses, and the one each stands for.
+    const ADDRESSES: &[(&str, &str)] = &[
+        ("1.1.1.1", "1.1.1.1"),
+        ("200.1.1.1", "200.1.1.1"),
+        ("2600::1", "2600::1"),
+        ("64:ff9b::1.1.1.1", "1.1.1.1"),
+        ("64:ff9b::200.1.1.1", "200.1.1.1"),
+    ];
+
+    proptest! {
+        #[test]
+        fn no_change_of_a_policy_adds_flows_of_a_wide_peer_in_silence(
+            before in rules(),
+            after in rules(),
+            direction in prop::sample::select(vec!["Ingress", "Egress"]),
+        ) {
+            let pods = pod("shop/x", "a: x") + &pod("shop/w", "a: w") + &pod("shop/z", "");
+            let gate = gate(&(namespace("shop", "") + &pods + &written(direction, &before))).only("NP003").restricted();
+            let mut adds = false;
+            for pod in 0..3 {
+                for port in [22, 443] {
+                    for (address, stands_for) in ADDRESSES {
+                        let stood = admits(&before, pod, port, address, false) || admits(&before, pod, port, stands_for, false);
+                        adds |= admits(&after, pod, port, address, true) && !stood;
+                    }
+                }
+            }
+            let said = gate.update(&written(direction, &after));
+            let is_told = said.0.iter().any(|finding| finding.action == Action::Deny && !finding.standing);
+            prop_assert!(is_told || !adds, "{before:?} {after:?}: {said:#?}");
+        }
+    }
 }
 
 // What it says of the inside.
