@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::own::CONFIGURATION_KEY;
 use super::request::{CLEANERS, POD_CONTROLLERS};
 use crate::cluster::{DNS_APP_LABEL, DNS_APPS, DNS_SERVICE_NAMES};
-use crate::model::{GROUP, METADATA_NAME, Operation};
+use crate::model::{GROUP, MESH_ANNOTATIONS, METADATA_NAME, Operation};
 use crate::rules::{Action, CL_INVALID_CONFIGURATION, CL_WEAKENED_CONFIGURATION, RuleSet, Watched};
 use crate::yaml;
 
@@ -41,6 +41,12 @@ const RESOURCES: &[Resource] = &[
     Resource { what: Watched::MeshConfigs, group: "", versions: "v1", scope: "Namespaced", names: &["configmaps"] },
     Resource { what: Watched::OwnConfig, group: "", versions: "v1", scope: "Namespaced", names: &["configmaps"] },
 ];
+
+/// The annotations of a pod that runs by which it leaves its mesh, or its traffic passes the mesh by,
+/// now or when its sandbox is made again. Not what ztunnel's agent writes on every pod.
+fn written_on_pods() -> impl Iterator<Item = &'static str> {
+    MESH_ANNOTATIONS.into_iter().filter(|key| *key != "ambient.istio.io/redirection")
+}
 
 struct Resource {
     what: Watched,
@@ -380,7 +386,11 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
     let is_staying = "!has(oldObject.metadata.deletionTimestamp)";
     let unchanged = [
         (Watched::NetworkPolicies, "policies-that-change", format!("{is_staying} && {same_spec}")),
-        (Watched::PeerAuthentications, "mesh-policies-that-change", format!("{is_staying} && {same_spec}")),
+        (
+            Watched::PeerAuthentications,
+            "mesh-policies-that-change",
+            format!("{is_staying} && {same_spec} && {}", same("metadata.?labels[?'istio.io/rev']")),
+        ),
         (Watched::Waivers, "waivers-that-change", same_spec.clone()),
         (Watched::Namespaces, "namespaces-relabelled", same_labels.clone()),
         (Watched::DnsServices, "services-that-change", format!("{same_spec} && {same_labels}")),
@@ -400,7 +410,14 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
     if has(Watched::Workloads) {
         // Of a pod nothing else that rules read can change once it is there.
         let pods = is_one_of(&["pods"]);
-        conditions.push(("pods-relabelled", format!("!({pods} && request.operation == 'UPDATE' && {same_labels})")));
+        let same_annotations = format!(
+            "[{}].all(key, object.metadata.?annotations[?key] == oldObject.metadata.?annotations[?key])",
+            quoted(written_on_pods())
+        );
+        conditions.push((
+            "pods-relabelled",
+            format!("!({pods} && request.operation == 'UPDATE' && {same_labels} && {same_annotations})"),
+        ));
         let names = RESOURCES.iter().filter(|it| it.what == Watched::Workloads).flat_map(|it| it.names);
         let templates = is_one_of(names.filter(|name| **name != "pods"));
         conditions.push((

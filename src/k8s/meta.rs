@@ -46,10 +46,10 @@ impl Meta {
         labels(self.labels.as_ref())
     }
 
-    /// The annotations whose key starts with one of these.
-    pub(super) fn annotations(&self, prefixes: &[&str]) -> Labels {
+    /// The annotations of these keys.
+    pub(super) fn annotations(&self, keys: &[&str]) -> Labels {
         let Some(written) = &self.annotations else { return Labels::default() };
-        let of_interest = written.iter().filter(|(key, _)| prefixes.iter().any(|prefix| key.starts_with(prefix)));
+        let of_interest = written.iter().filter(|(key, _)| keys.contains(&key.as_str()));
         of_interest.map(|(key, value)| (key.clone(), value.clone().unwrap_or_default())).collect()
     }
 

@@ -10,11 +10,11 @@ use super::meta::{Identity, Meta};
 use super::policy::{port_number, protocol};
 use super::read::Source;
 use super::{Lowered, Problem, Read};
-use crate::model::{ContainerPort, DnsPolicy, FieldPath, Labels, Object, Str, Workload, WorkloadId};
-
-/// Annotations that decide whether and how a pod is part of a mesh.
-const MESH_ANNOTATIONS: &[&str] =
-    &["sidecar.istio.io/", "traffic.sidecar.istio.io/", "ambient.istio.io/", "inject.istio.io/"];
+use crate::model::{
+    ContainerPort, DnsPolicy, FieldPath, Labels, MESH_ANNOTATIONS, NamedProxy, Object, PROXY_CONFIG, Str, Workload,
+    WorkloadId,
+};
+use crate::yaml;
 
 #[derive(Deserialize)]
 struct PodWritten {
@@ -170,10 +170,13 @@ fn pod(
     let containers: Vec<Container> = containers.unwrap_or_default();
     let init_containers: Vec<Container> = init_containers.unwrap_or_default();
     let mut ports = Vec::new();
+    let (mut has_proxy, mut has_others) = (false, false);
     for (field, list) in [("containers", &containers), ("initContainers", &init_containers)] {
         // An ordinary init container is gone before the pod serves; one that restarts is a sidecar.
         let serves = |it: &&Container| field == "containers" || it.restart_policy.as_deref() == Some("Always");
         for (c, container) in list.iter().enumerate().filter(|(_, it)| serves(it)) {
+            let is_proxy = container.name.as_deref() == Some("istio-proxy");
+            (has_proxy, has_others) = (has_proxy || is_proxy, has_others || !is_proxy);
             for (p, written) in container.ports.iter().flatten().enumerate() {
                 match container_port(written) {
                     Ok(port) => ports.push(port),
@@ -185,7 +188,11 @@ fn pod(
             }
         }
     }
-    let has_proxy = containers.iter().chain(&init_containers).any(|it| it.name.as_deref() == Some("istio-proxy"));
+    let proxy = match (has_proxy, has_others) {
+        (false, _) => NamedProxy::None,
+        (true, true) => NamedProxy::Beside,
+        (true, false) => NamedProxy::Alone,
+    };
     let dns_policy = match dns_policy.as_deref() {
         None | Some("" | "ClusterFirst") => DnsPolicy::ClusterFirst,
         Some("ClusterFirstWithHostNet") => DnsPolicy::ClusterFirstWithHostNet,
@@ -211,7 +218,7 @@ fn pod(
         id: WorkloadId { kind: kind.into(), name: metadata.name() },
         namespace: metadata.namespace(namespace),
         labels: pod_metadata.labels(),
-        annotations: pod_metadata.annotations(MESH_ANNOTATIONS),
+        annotations: mesh_annotations(pod_metadata),
         owner: metadata.controller(),
         ports,
         host_network: host_network.unwrap_or(false),
@@ -219,9 +226,34 @@ fn pod(
         nameservers,
         ips: Vec::new(),
         is_finished: false,
-        has_proxy,
+        proxy,
         is_partial: !problems.is_empty(),
     }
+}
+
+/// The annotations that decide about a pod's mesh.
+fn mesh_annotations(metadata: &Meta) -> Labels {
+    let annotations = metadata.annotations(&MESH_ANNOTATIONS);
+    match annotations.get(PROXY_CONFIG) {
+        None => annotations,
+        Some(written) => {
+            let kept = interception_mode(written).map(|mode| (PROXY_CONFIG.into(), mode));
+            let others = annotations.iter().filter(|(key, _)| *key != PROXY_CONFIG);
+            others.map(|(key, value)| (key.clone(), value.clone())).chain(kept).collect()
+        }
+    }
+}
+
+/// `interceptionMode: …` where a proxy's configuration sets it, as YAML or JSON of protobuf spells it.
+fn interception_mode(written: &str) -> Option<Str> {
+    let document = yaml::parse(written).into_iter().next()?.ok()?.value();
+    let mode = document.get("interceptionMode").or_else(|| document.get("interception_mode"))?;
+    let mode = match mode {
+        Value::String(mode) => mode.clone(),
+        Value::Number(number) if number.as_u64() == Some(2) => "NONE".to_owned(),
+        other => other.to_string(),
+    };
+    Some(format!("interceptionMode: {mode}").into())
 }
 
 fn container_port(written: &PortWritten) -> Result<ContainerPort, (&'static str, String)> {

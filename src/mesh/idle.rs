@@ -1,6 +1,6 @@
 //! Policies that say STRICT and change nothing: false assurance.
 
-use super::{DEFAULT_ROOT, Dataplane, Mesh, Mode};
+use super::{Counts, DEFAULT_ROOT, Dataplane, Mesh, Mode, RootSource, injectors};
 use crate::model::{MtlsMode, PeerAuthentication, Service, ServicePort, Str, TargetPort, Workload};
 
 /// A policy that says STRICT, without effect on what it says it of.
@@ -23,6 +23,8 @@ pub enum Cause<'a> {
     SelectsNothing,
     /// It is in a namespace that is taken for the root and is not: it counts only there.
     NotTheRoot(Str),
+    /// It counts only for a revision of the control plane that is not installed.
+    NoSuchRevision(Str),
     /// The port it names is one of this Service, whose pods listen on another.
     ServicePort(u16, &'a Service),
 }
@@ -42,8 +44,12 @@ impl<'a> Mesh<'a> {
 
     fn cause(&self, policy: &'a PeerAuthentication) -> Option<Cause<'a>> {
         let policies = self.policies(&policy.namespace);
+        let revision = policy.revision.as_ref().filter(|_| self.counts(policy, None) == Counts::No);
         let in_root = policy.namespace == self.root.namespace;
         let inherits_strict = policies.inherited(Dataplane::Sidecar).mode == Mode::Strict;
+        if let Some(revision) = revision {
+            return (!inherits_strict).then(|| Cause::NoSuchRevision(revision.clone()));
+        }
         if policy.selector.is_empty() {
             let winner = if in_root { policies.mesh_wide } else { policies.namespace_wide };
             return match winner {
@@ -106,9 +112,13 @@ impl<'a> Mesh<'a> {
         services.into_iter().find(|service| service.ports.iter().any(|it| it.port == port))
     }
 
-    /// Namespaces people put mesh-wide policies in: where the control plane usually is, or is.
+    /// Namespaces people put mesh-wide policies in: where the control plane usually is, is, or may be.
     fn is_taken_for_root(&self, namespace: &str) -> bool {
-        namespace == DEFAULT_ROOT || self.cluster.mesh_configs().any(|config| config.namespace == namespace)
+        let looks_like_it = match &self.root.source {
+            RootSource::Unproven(configs) => configs.iter().any(|it| it.namespace.as_deref() == Some(namespace)),
+            _ => injectors(self.cluster).contains(namespace),
+        };
+        namespace == DEFAULT_ROOT || looks_like_it
     }
 }
 

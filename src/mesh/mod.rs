@@ -19,17 +19,18 @@ mod mode;
 mod tests;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
-use crate::model::{MeshConfig, ObjectRef, Str, Workload, written};
+use crate::model::{MeshConfig, ObjectRef, PeerAuthentication, Str, Workload, written};
 
 pub use idle::{Cause, Idle};
 pub use membership::{Dataplane, Membership, Reason};
+use mode::Counts;
 pub use mode::{Authority, Drop, Effective, Mode, Policies, Setting};
 
 /// `MeshConfig.rootNamespace` where nothing is written, and where the control plane is installed
@@ -75,8 +76,23 @@ pub enum RootSource {
     Config(ObjectRef),
     /// Several mesh ConfigMaps name different ones: the first is taken, and nothing is certain.
     Disputed(Vec<ObjectRef>),
+    /// It is where an injector runs whose ConfigMap is not known: what the charts set up.
+    Injector,
+    /// Nothing proves where the mesh is: it is Istio's default. These ConfigMaps look like a mesh's,
+    /// and anyone could have written them.
+    Unproven(Vec<ObjectRef>),
     /// Nothing does: it is Istio's default.
     Default,
+}
+
+impl Root {
+    /// Whether it may be another namespace.
+    pub fn is_doubtful(&self) -> bool {
+        match self.source {
+            RootSource::Settings | RootSource::Config(_) | RootSource::Default => false,
+            RootSource::Disputed(_) | RootSource::Injector | RootSource::Unproven(_) => true,
+        }
+    }
 }
 
 /// What a workload, or a pod to come, ends up with.
@@ -93,8 +109,10 @@ pub struct Mesh<'a> {
     cluster: &'a Cluster,
     root: Root,
     inject_by_default: bool,
+    /// Of the control planes whose injectors are known. Tags are other names for these.
+    revisions: BTreeSet<&'a Str>,
     /// Worked out once for each namespace that is asked about.
-    policies: RefCell<BTreeMap<Str, Rc<Policies<'a>>>>,
+    policies: RefCell<BTreeMap<(Str, Option<Str>), Rc<Policies<'a>>>>,
 }
 
 impl<'a> Mesh<'a> {
@@ -104,6 +122,7 @@ impl<'a> Mesh<'a> {
             cluster,
             root: find_root(cluster, settings),
             inject_by_default: settings.inject_by_default,
+            revisions: cluster.revisions().filter_map(|it| it.revision.as_ref()).collect(),
             policies: RefCell::default(),
         }
     }
@@ -113,20 +132,41 @@ impl<'a> Mesh<'a> {
         &self.root
     }
 
-    /// The policies in force in a namespace.
+    /// The policies in force in a namespace, as far as they count for every revision.
     pub fn policies(&self, namespace: &str) -> Rc<Policies<'a>> {
-        if let Some(known) = self.policies.borrow().get(namespace) {
+        self.policies_of(namespace, None)
+    }
+
+    /// The policies in force in a namespace for what a revision serves; nothing where that is not
+    /// known.
+    fn policies_of(&self, namespace: &str, revision: Option<&Str>) -> Rc<Policies<'a>> {
+        // Only where there are several does it matter which one it is.
+        let key = (Str::from(namespace), revision.filter(|_| self.revisions.len() > 1).cloned());
+        if let Some(known) = self.policies.borrow().get(&key) {
             return Rc::clone(known);
         }
-        let found = Rc::new(Policies::in_force(self.cluster, &self.root.namespace, namespace));
-        self.policies.borrow_mut().insert(namespace.into(), Rc::clone(&found));
+        let counts = |policy: &PeerAuthentication| self.counts(policy, revision);
+        let found = Rc::new(Policies::in_force(self.cluster, &self.root.namespace, namespace, counts));
+        self.policies.borrow_mut().insert(key, Rc::clone(&found));
         found
+    }
+
+    /// Whether a policy counts for what a revision serves: a control plane reads only what carries
+    /// no `istio.io/rev` or its own (`config.LabelsInRevision`), and tags are no revisions there.
+    fn counts(&self, policy: &PeerAuthentication, revision: Option<&Str>) -> Counts {
+        match &policy.revision {
+            None => Counts::Yes,
+            Some(_) if self.revisions.is_empty() => Counts::Perhaps,
+            Some(own) if !self.revisions.contains(own) => Counts::No,
+            Some(_) if self.revisions.len() == 1 => Counts::Yes,
+            Some(own) => revision.map_or(Counts::Perhaps, |it| if it == own { Counts::Yes } else { Counts::No }),
+        }
     }
 
     /// What a workload ends up with.
     pub fn posture(&self, workload: &Workload) -> Posture<'a> {
         let membership = self.membership(workload);
-        let policies = self.policies(&workload.namespace);
+        let policies = self.policies_of(&workload.namespace, self.revision_of(workload));
         let effective = policies.effective(&workload.labels, membership.dataplane);
         Posture { effective: capture::uncaptured(effective, workload, membership.dataplane), membership }
     }
@@ -134,7 +174,11 @@ impl<'a> Mesh<'a> {
     /// What a pod to come in a namespace ends up with, while it has no label of its own.
     pub fn posture_of_new_pods(&self, namespace: &str) -> Posture<'a> {
         let membership = self.membership_of_new_pods(namespace);
-        let default = self.policies(namespace).inherited(membership.dataplane);
+        let revision = match &membership.reason {
+            Reason::Injected(name) => self.revision_named(name),
+            _ => None,
+        };
+        let default = self.policies_of(namespace, revision).inherited(membership.dataplane);
         Posture { effective: Effective { default, ports: BTreeMap::new() }, membership }
     }
 
@@ -156,18 +200,29 @@ fn find_root(cluster: &Cluster, settings: &MeshSettings) -> Root {
     if let Some(namespace) = &settings.root_namespace {
         return Root { namespace: namespace.clone(), source: RootSource::Settings };
     }
+    // Anyone can make a ConfigMap `istio` in a namespace of their own. Where the control plane is,
+    // its injector's configuration says, which only the cluster's administrators write.
     let named = |config: &MeshConfig| config.root_namespace.clone().unwrap_or_else(|| DEFAULT_ROOT.into());
     let reference = |config: &MeshConfig| ObjectRef {
         kind: "ConfigMap".into(),
         namespace: Some(config.namespace.clone()),
         name: config.name.clone(),
     };
-    // Anyone can make a ConfigMap `istio` in a namespace of their own. Where the control plane is
-    // in its usual place, only what is written there counts.
-    let usual: Vec<_> = cluster.mesh_configs().filter(|config| config.namespace == DEFAULT_ROOT).collect();
-    let configs = if usual.is_empty() { cluster.mesh_configs().collect() } else { usual };
+    let injectors = injectors(cluster);
+    let is_at_home =
+        |namespace: &str| if injectors.is_empty() { namespace == DEFAULT_ROOT } else { injectors.contains(namespace) };
+    let (configs, strangers): (Vec<_>, Vec<_>) =
+        cluster.mesh_configs().partition(|config| is_at_home(&config.namespace));
     let Some(first) = configs.first() else {
-        return Root { namespace: DEFAULT_ROOT.into(), source: RootSource::Default };
+        let elsewhere = injectors.first().filter(|_| !injectors.contains(DEFAULT_ROOT));
+        let source = match elsewhere {
+            Some(_) => RootSource::Injector,
+            None if injectors.is_empty() && !strangers.is_empty() => {
+                RootSource::Unproven(strangers.into_iter().map(|config| reference(config)).collect())
+            }
+            None => RootSource::Default,
+        };
+        return Root { namespace: Str::from(*elsewhere.unwrap_or(&DEFAULT_ROOT)), source };
     };
     let agreed = configs.iter().all(|config| named(config) == named(first));
     let source = if agreed {
@@ -176,4 +231,10 @@ fn find_root(cluster: &Cluster, settings: &MeshSettings) -> Root {
         RootSource::Disputed(configs.iter().map(|config| reference(config)).collect())
     };
     Root { namespace: named(first), source }
+}
+
+/// The namespaces of the Services that inject sidecars. An injector outside the cluster has none.
+fn injectors(cluster: &Cluster) -> BTreeSet<&str> {
+    let injecting = cluster.webhooks().filter(|configuration| configuration.revision.is_some());
+    injecting.flat_map(|configuration| configuration.webhooks.iter().map(|it| it.namespace.as_str())).collect()
 }

@@ -153,6 +153,15 @@ impl<'a> Effective<'a> {
     }
 }
 
+/// Whether a policy counts for what some revision serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counts {
+    Yes,
+    No,
+    /// Its own label names a revision, and which one serves is not known.
+    Perhaps,
+}
+
 /// The policies that count in one namespace, by Istio's order.
 #[derive(Clone, Debug, Default)]
 pub struct Policies<'a> {
@@ -163,26 +172,33 @@ pub struct Policies<'a> {
     /// Those of the namespace with a selector, oldest first. A workload gets the first that
     /// matches it, and only that one.
     pub of_workloads: Vec<&'a PeerAuthentication>,
-    /// One that could not be read in full, here or mesh-wide: it might be about anything, so
-    /// nothing under it can be judged.
+    /// One that could not be read in full or that may not count, here or mesh-wide: nothing under it
+    /// can be judged.
     pub unreadable: Option<&'a PeerAuthentication>,
 }
 
 impl<'a> Policies<'a> {
-    pub(super) fn in_force(cluster: &'a Cluster, root: &str, namespace: &str) -> Self {
+    pub(super) fn in_force(
+        cluster: &'a Cluster,
+        root: &str,
+        namespace: &str,
+        counts: impl Fn(&PeerAuthentication) -> Counts,
+    ) -> Self {
         let of = |namespace: &str| {
             let state = cluster.namespace(namespace);
-            state.into_iter().flat_map(|state| state.peer_authentications.iter()).map(AsRef::as_ref)
+            let policies = state.into_iter().flat_map(|state| state.peer_authentications.iter()).map(AsRef::as_ref);
+            policies.filter(|policy| counts(policy) != Counts::No)
         };
+        let is_unclear = |policy: &&PeerAuthentication| policy.is_partial || counts(policy) == Counts::Perhaps;
         let oldest_without_selector = |namespace: &str| {
             of(namespace).filter(|policy| policy.selector.is_empty()).min_by_key(|policy| precedence(policy))
         };
         let mesh_wide = oldest_without_selector(root);
-        let mut unreadable = of(root).find(|policy| policy.is_partial);
+        let mut unreadable = of(root).find(is_unclear);
         if namespace == root {
             return Self { mesh_wide, unreadable, ..Self::default() };
         }
-        unreadable = unreadable.or_else(|| of(namespace).find(|policy| policy.is_partial));
+        unreadable = unreadable.or_else(|| of(namespace).find(is_unclear));
         let mut of_workloads: Vec<_> = of(namespace).filter(|policy| !policy.selector.is_empty()).collect();
         of_workloads.sort_by_key(|policy| precedence(policy));
         Self { mesh_wide, namespace_wide: oldest_without_selector(namespace), of_workloads, unreadable }

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    DnsPolicy, Labels, MtlsMode, Namespace, Object, PeerAuthentication, Revision, WebhookConfiguration, WebhookKind,
-    WorkloadId,
+    AdmissionWebhook, DnsPolicy, Labels, MtlsMode, NamedProxy, Namespace, Object, OnFailure, PeerAuthentication,
+    Revision, WebhookConfiguration, WebhookKind, WorkloadId,
 };
 
 const ROOT: &str = "root";
@@ -41,6 +41,7 @@ fn policy(text: &str) -> PeerAuthentication {
         namespace: namespace.into(),
         name: name.into(),
         created: age.parse().ok().map(|second| Timestamp::from_second(second).unwrap()),
+        revision: None,
         selector: pairs.collect(),
         mode,
         ports: ports.collect(),
@@ -230,8 +231,95 @@ fn a_config_map_of_a_tenant_does_not_move_the_root_namespace() {
 
 #[test]
 fn config_maps_that_disagree_leave_the_root_namespace_disputed() {
-    let cluster = Cluster::of([config("mesh", "istio", Some("one")), config("mesh", "istio-canary", Some("two"))]);
+    let configs = [config("mesh", "istio", Some("one")), config("mesh", "istio-canary", Some("two"))];
+    let cluster = Cluster::of(configs.into_iter().chain([injector_in("mesh")]));
     assert!(matches!(Mesh::new(&cluster, &MeshSettings::default()).root().source, RootSource::Disputed(_)));
+}
+
+/// An injector whose Service is in a namespace.
+fn injector_in(namespace: &str) -> Object {
+    let webhook = AdmissionWebhook {
+        name: "sidecar-injector.istio.io".into(),
+        namespace: namespace.into(),
+        service: "istiod".into(),
+        port: 443,
+        on_failure: OnFailure::Fail,
+    };
+    Object::WebhookConfiguration(Arc::new(WebhookConfiguration {
+        kind: WebhookKind::Mutating,
+        name: format!("istiod-{namespace}").into(),
+        revision: Some(Revision { revision: Some("default".into()), tag: None }),
+        webhooks: vec![webhook],
+    }))
+}
+
+#[test]
+fn the_root_namespace_is_where_an_injector_runs_and_no_tenant_moves_it() {
+    let tenant = || config("a-tenant", "istio", Some("a-tenant"));
+    #[rustfmt::skip]
+    let table: &[(Vec<Object>, &str, bool)] = &[
+        (vec![], "istio-system", false),
+        // Nothing proves it: it stays where it is usually, and that is said.
+        (vec![config("aks", "istio-asm-1-27", Some("aks"))], "istio-system", true),
+        (vec![injector_in("aks"), config("aks", "istio-asm-1-27", Some("aks"))], "aks", false),
+        (vec![injector_in("aks"), config("aks", "istio-asm-1-27", Some("elsewhere"))], "elsewhere", false),
+        (vec![injector_in("aks"), config("aks", "istio", None)], "istio-system", false),
+        (vec![injector_in("aks")], "aks", true),
+        // What an old installation left behind is not where the injector is.
+        (vec![injector_in("aks"), config("istio-system", "istio", Some("old"))], "aks", true),
+        (vec![injector_in("istio-system")], "istio-system", false),
+        (vec![injector_in("istio-system"), config("istio-system", "istio", Some("root"))], "root", false),
+        // An injector outside the cluster is in no namespace.
+        (vec![injector("remote", Revision { revision: Some("default".into()), tag: None })], "istio-system", false),
+    ];
+    for (objects, expected, is_doubtful) in table {
+        let root = |more: Vec<Object>| {
+            let cluster = Cluster::of(objects.iter().cloned().chain(more));
+            Mesh::new(&cluster, &MeshSettings::default()).root().clone()
+        };
+        let found = root(Vec::new());
+        assert_eq!((found.namespace.as_str(), found.is_doubtful()), (*expected, *is_doubtful), "{objects:?}");
+        assert_eq!(root(vec![tenant()]).namespace, *expected, "{objects:?}");
+        if !objects.is_empty() && !matches!(found.source, RootSource::Unproven(_)) && objects.len() > 1 {
+            assert_eq!(root(vec![tenant()]), found, "{objects:?}");
+        }
+    }
+}
+
+#[test]
+fn a_policy_counts_for_the_revision_its_label_names() {
+    let mode = |namespace_labels: &str, revisions: &[(&str, Option<&str>)], label: &str| {
+        let mut strict = policy("shop/default @0 - STRICT");
+        strict.revision = Some(label.into());
+        let injectors = revisions.iter().map(|(revision, tag)| {
+            let revision = Revision { revision: Some((*revision).into()), tag: tag.map(Str::from) };
+            injector(&format!("{revision:?}"), revision)
+        });
+        let strict = Object::PeerAuthentication(Arc::new(strict));
+        let cluster = Cluster::of(injectors.chain([namespace("shop", namespace_labels), strict]));
+        Mesh::new(&cluster, &MeshSettings::default()).posture(&workload("")).effective.default.mode
+    };
+    const I: &str = "istio-injection=enabled";
+    let one: &[_] = &[("default", None)];
+    let two: &[_] = &[("default", None), ("canary", None), ("canary", Some("prod"))];
+    #[rustfmt::skip]
+    let table: &[(&str, &[(&str, Option<&str>)], &str, Mode)] = &[
+        (I, one, "default", Mode::Strict),
+        (I, one, "gone", Mode::Permissive),
+        (I, two, "default", Mode::Strict),
+        (I, two, "canary", Mode::Permissive),
+        ("istio.io/rev=canary", two, "canary", Mode::Strict),
+        ("istio.io/rev=prod", two, "canary", Mode::Strict),
+        // A tag is no revision there.
+        ("istio.io/rev=prod", two, "prod", Mode::Permissive),
+        // Which of them ztunnel listens to is not known, nor which there are where none is.
+        ("istio.io/dataplane-mode=ambient", two, "canary", Mode::Unknown),
+        ("istio.io/dataplane-mode=ambient", one, "gone", Mode::Permissive),
+        (I, &[], "default", Mode::Unknown),
+    ];
+    for (labels, revisions, label, expected) in table {
+        assert_eq!(mode(labels, revisions, label), *expected, "{labels} {revisions:?} {label}");
+    }
 }
 
 // Membership.
@@ -254,7 +342,11 @@ fn workload(marks: &str) -> Workload {
         nameservers: Vec::new(),
         ips: Vec::new(),
         is_finished: false,
-        has_proxy: marks.contains("istio-proxy"),
+        proxy: match marks {
+            _ if marks.contains("only-istio-proxy") => NamedProxy::Alone,
+            _ if marks.contains("istio-proxy") => NamedProxy::Beside,
+            _ => NamedProxy::None,
+        },
         is_partial: marks.contains("unreadable"),
     }
 }
@@ -294,7 +386,11 @@ fn a_pod_is_in_the_mesh_by_the_injectors_own_table() {
         ("row 1, R present", "istio-injection=enabled istio.io/rev=nowhere", "", Sidecar),
         ("row 1, PR present", I, "istio.io/rev=nowhere", Sidecar),
         ("row 1, P true", I, "sidecar.istio.io/inject=true", Sidecar),
-        ("row 1, P of another value", I, "sidecar.istio.io/inject=maybe", Sidecar),
+        ("row 1, P empty", I, "sidecar.istio.io/inject= !sidecar.istio.io/inject=false", Sidecar),
+        ("row 1, P as YAML 1.1 says true", I, "sidecar.istio.io/inject=Yes", Sidecar),
+        ("row 1, P of another value", I, "sidecar.istio.io/inject=maybe", Unknown),
+        ("row 1, P in capitals", I, "sidecar.istio.io/inject=False", Unknown),
+        ("row 1, P as YAML 1.1 says false", I, "!sidecar.istio.io/inject=off", Unknown),
         ("row 2", I, "sidecar.istio.io/inject=false", Outside),
         ("row 3", "istio-injection=disabled", "", Outside),
         ("row 3, P true", "istio-injection=disabled", "sidecar.istio.io/inject=true", Outside),
@@ -315,8 +411,12 @@ fn a_pod_is_in_the_mesh_by_the_injectors_own_table() {
         ("the annotation alone asks for nothing", "", "!sidecar.istio.io/inject=true", Outside),
         ("unknown revision", "istio.io/rev=nowhere", "", Outside),
         ("unknown revision of the pod", "", "istio.io/rev=nowhere", Outside),
-        ("a proxy that runs, wherever it came from", "", "istio-proxy", Sidecar),
-        ("a proxy in spite of the label", I, "istio-proxy sidecar.istio.io/inject=false", Sidecar),
+        ("what the injector takes and is customized", I, "istio-proxy", Sidecar),
+        ("a container of that name", "", "istio-proxy", Unknown),
+        ("a container of that name with the injector's mark", "", "istio-proxy !sidecar.istio.io/status={}", Unknown),
+        ("a container in spite of the label", I, "istio-proxy sidecar.istio.io/inject=false", Outside),
+        ("a container in spite of the annotation", I, "istio-proxy !sidecar.istio.io/inject=false", Outside),
+        ("nothing but a container of that name", I, "only-istio-proxy sidecar.istio.io/inject=false", Outside),
         ("a claim without a proxy", "", "security.istio.io/tlsMode=istio !sidecar.istio.io/status={}", Outside),
         ("a claim that covers an opt-out", I, "sidecar.istio.io/inject=false security.istio.io/tlsMode=istio", Outside),
         ("ambient by namespace", "istio.io/dataplane-mode=ambient", "", Ambient),
@@ -324,12 +424,19 @@ fn a_pod_is_in_the_mesh_by_the_injectors_own_table() {
         ("ambient, the pod opts out", "istio.io/dataplane-mode=ambient", "istio.io/dataplane-mode=none", Outside),
         ("ambient, the pod opts in again", "istio.io/dataplane-mode=none", "istio.io/dataplane-mode=ambient", Ambient),
         ("a sidecar wins over ambient", "istio-injection=enabled istio.io/dataplane-mode=ambient", "", Sidecar),
-        ("a sidecar that runs wins over ambient", "istio.io/dataplane-mode=ambient", "istio-proxy", Sidecar),
+        ("ambient, the pod says anything else", "istio.io/dataplane-mode=ambient", "istio.io/dataplane-mode=sidecar", Ambient),
+        ("ambient, the pod says nothing", "istio.io/dataplane-mode=ambient", "istio.io/dataplane-mode=", Ambient),
+        ("ambient, and a container of that name", "istio.io/dataplane-mode=ambient", "istio-proxy", Ambient),
+        ("ambient, and a container with the injector's mark", "istio.io/dataplane-mode=ambient", "istio-proxy !sidecar.istio.io/status={}", Unknown),
+        ("ambient, opted out with a container", "istio.io/dataplane-mode=ambient", "istio-proxy istio.io/dataplane-mode=none", Outside),
         ("declining the sidecar leaves ambient", "istio-injection=enabled istio.io/dataplane-mode=ambient", "sidecar.istio.io/inject=false", Ambient),
         ("a status without a sidecar keeps ambient away", "istio.io/dataplane-mode=ambient", "!sidecar.istio.io/status={}", Outside),
-        ("ztunnel has it already", "", "!ambient.istio.io/redirection=enabled", Ambient),
-        ("a gateway of the chart", I, "istio-proxy istio=ingressgateway sidecar.istio.io/inject=true !inject.istio.io/templates=gateway", Outside),
-        ("a gateway istiod made", "", "istio-proxy gateway.networking.k8s.io/gateway-name=public sidecar.istio.io/inject=false", Outside),
+        ("a template that says ztunnel has its pods", "", "!ambient.istio.io/redirection=enabled", Outside),
+        ("a pod that says so against its label", "istio.io/dataplane-mode=ambient", "istio.io/dataplane-mode=none !ambient.istio.io/redirection=enabled", Outside),
+        ("a gateway of the chart", I, "only-istio-proxy istio=ingressgateway sidecar.istio.io/inject=true !inject.istio.io/templates=gateway", Outside),
+        ("a gateway istiod made", "", "only-istio-proxy gateway.networking.k8s.io/gateway-name=public sidecar.istio.io/inject=false", Outside),
+        ("a gateway's template where nothing is injected", "istio.io/dataplane-mode=ambient", "!inject.istio.io/templates=gateway", Ambient),
+        ("a gateway's template beside the usual", I, "!inject.istio.io/templates=sidecar,gateway", Unknown),
         ("a label alone makes no gateway", I, "istio=ingressgateway gateway.networking.k8s.io/gateway-name=public", Sidecar),
         ("a label alone makes no gateway of what runs", I, "istio-proxy istio=ingressgateway", Sidecar),
         ("templates of its own", I, "!inject.istio.io/templates=grpc-agent", Unknown),
@@ -376,11 +483,38 @@ fn system_namespaces_are_never_injected() {
 fn a_pod_that_runs_without_a_proxy_is_outside_until_it_is_started_anew() {
     let cluster = Cluster::of([namespace("shop", "istio-injection=enabled")]);
     let mesh = Mesh::new(&cluster, &MeshSettings::default());
-    let mut pod = workload("");
-    pod.id = WorkloadId { kind: "Pod".into(), name: "cart-1".into() };
-    assert_eq!(mesh.membership(&pod).dataplane, Dataplane::Sidecar);
-    pod.ips = vec!["10.0.0.1".parse().unwrap()];
+    let pod = running("");
+    assert_eq!(mesh.membership(&Workload { ips: Vec::new(), ..pod.clone() }).dataplane, Dataplane::Sidecar);
     assert_eq!(mesh.membership(&pod).reason, Reason::RunsWithout);
+}
+
+/// A pod with these marks that has an address.
+fn running(marks: &str) -> Workload {
+    let id = WorkloadId { kind: "Pod".into(), name: "cart-1".into() };
+    Workload { id, ips: vec!["10.0.0.1".parse().unwrap()], ..workload(marks) }
+}
+
+/// What a pod that runs was given when it started stays, whatever its namespace says since.
+#[test]
+fn a_proxy_that_runs_stays_and_one_that_declines_the_injector_is_a_doubt() {
+    use Dataplane::{Ambient, Outside, Sidecar, Unknown};
+    #[rustfmt::skip]
+    let table: &[(&str, &str, Dataplane)] = &[
+        ("", "istio-proxy", Sidecar),
+        ("istio-injection=disabled", "istio-proxy", Sidecar),
+        ("istio-injection=enabled", "istio-proxy", Sidecar),
+        ("istio-injection=enabled", "istio-proxy sidecar.istio.io/inject=false", Unknown),
+        ("istio-injection=enabled", "only-istio-proxy sidecar.istio.io/inject=false", Outside),
+        ("istio.io/dataplane-mode=ambient", "", Ambient),
+        ("istio.io/dataplane-mode=ambient", "!sidecar.istio.io/status={}", Outside),
+        ("istio.io/dataplane-mode=ambient", "istio-proxy !sidecar.istio.io/status={}", Sidecar),
+        ("", "!ambient.istio.io/redirection=enabled", Outside),
+    ];
+    for (labels, marks, expected) in table {
+        let cluster = Cluster::of([namespace("shop", labels)]);
+        let found = Mesh::new(&cluster, &MeshSettings::default()).membership(&running(marks));
+        assert_eq!(found.dataplane, *expected, "{labels} {marks}: {}", found.reason);
+    }
 }
 
 #[test]
@@ -388,7 +522,9 @@ fn a_namespace_nobody_described_leaves_membership_open() {
     let cluster = Cluster::default();
     let mesh = Mesh::new(&cluster, &MeshSettings::default());
     assert_eq!(mesh.membership(&workload("")).dataplane, Dataplane::Unknown);
-    assert_eq!(mesh.membership(&workload("istio-proxy")).dataplane, Dataplane::Sidecar);
+    assert_eq!(mesh.membership(&workload("istio-proxy")).dataplane, Dataplane::Unknown);
+    assert_eq!(mesh.membership(&running("istio-proxy")).dataplane, Dataplane::Sidecar);
+    assert_eq!(mesh.membership(&running("!ambient.istio.io/redirection=enabled")).dataplane, Dataplane::Ambient);
     assert_eq!(mesh.membership(&workload("sidecar.istio.io/inject=false")).dataplane, Dataplane::Unknown);
     let declined = "sidecar.istio.io/inject=false istio.io/dataplane-mode=none";
     assert_eq!(mesh.membership(&workload(declined)).dataplane, Dataplane::Outside);
@@ -425,7 +561,18 @@ fn strict_does_not_count_for_what_passes_by_the_proxy() {
         (I, "!sidecar.istio.io/interceptionMode=NONE", PAST_ALL),
         (I, "!sidecar.istio.io/interceptionMode=TPROXY", STRICT_ALL),
         (I, "!ambient.istio.io/bypass-inbound-capture=true", STRICT_ALL),
+        (I, "!proxy.istio.io/config=interceptionMode:TPROXY", STRICT_ALL),
+        (I, "!traffic.sidecar.istio.io/excludeInterfaces=net1,eth+", PAST_ALL),
+        (I, "!traffic.sidecar.istio.io/kubevirtInterfaces=eth0", PAST_ALL),
+        (I, "!istio.io/reroute-virtual-interfaces=net1,eth0", PAST_ALL),
+        (I, "!istio.io/reroute-virtual-interfaces=k6t-eth0", STRICT_ALL),
+        (A, "!istio.io/reroute-virtual-interfaces=eth0", PAST_ALL),
+        (A, "!istio.io/reroute-virtual-interfaces=k6t-eth0", STRICT_ALL),
         (A, "!ambient.istio.io/bypass-inbound-capture=true", PAST_ALL),
+        (A, "!ambient.istio.io/bypass-inbound-capture=True", PAST_ALL),
+        (A, "!ambient.istio.io/bypass-inbound-capture=1", PAST_ALL),
+        (A, "!ambient.istio.io/bypass-inbound-capture=yes", STRICT_ALL),
+        (A, "!ambient.istio.io/bypass-inbound-capture=false", STRICT_ALL),
         (A, "!traffic.sidecar.istio.io/excludeInboundPorts=80", STRICT_ALL),
     ];
     for (labels, pod, expected) in table {
@@ -488,6 +635,7 @@ fn any_policy() -> impl Strategy<Value = PeerAuthentication> {
             namespace: namespace.into(),
             name: name.into(),
             created: age.map(|second| Timestamp::from_second(second).unwrap()),
+            revision: None,
             selector,
             mode,
             ports,

@@ -6,6 +6,35 @@ use jiff::Timestamp;
 
 use super::{Labels, Str};
 
+/// The annotation with a proxy's configuration. Of its YAML only `interceptionMode` is kept.
+pub const PROXY_CONFIG: &str = "proxy.istio.io/config";
+
+/// The annotations of a pod that decide whether the mesh carries its traffic, and which of it. All
+/// others are dropped when a pod is read, and a change to them is not judged.
+pub const MESH_ANNOTATIONS: [&str; 12] = [
+    // ztunnel leaves out what comes in.
+    "ambient.istio.io/bypass-inbound-capture",
+    // Written by ztunnel's agent on the node: what it has done, which its next look may undo.
+    "ambient.istio.io/redirection",
+    // Which templates the injector applies: not each of them captures traffic.
+    "inject.istio.io/templates",
+    // What comes in by these interfaces counts as what the pod itself sends, in both dataplanes.
+    "istio.io/reroute-virtual-interfaces",
+    PROXY_CONFIG,
+    // The older form of the label.
+    "sidecar.istio.io/inject",
+    // `NONE`: nothing is captured.
+    "sidecar.istio.io/interceptionMode",
+    // Written by the injector; wherever it is found, ambient keeps away.
+    "sidecar.istio.io/status",
+    // What the sidecar does not capture.
+    "traffic.sidecar.istio.io/excludeInboundPorts",
+    "traffic.sidecar.istio.io/excludeInterfaces",
+    "traffic.sidecar.istio.io/includeInboundPorts",
+    // The older name of `istio.io/reroute-virtual-interfaces`.
+    "traffic.sidecar.istio.io/kubevirtInterfaces",
+];
+
 /// `PeerAuthentication` (`security.istio.io`, v1 and v1beta1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAuthentication {
@@ -16,6 +45,8 @@ pub struct PeerAuthentication {
     /// `metadata.creationTimestamp`, in whole seconds. Nothing for one that is not stored yet,
     /// which makes it the youngest.
     pub created: Option<Timestamp>,
+    /// The label `istio.io/rev`: the only revision of the control plane that reads it.
+    pub revision: Option<Str>,
     /// `spec.selector.matchLabels`. Empty: not about single workloads but about its namespace.
     pub selector: Labels,
     /// `spec.mtls.mode`; [`MtlsMode::Unset`] where none is written.

@@ -22,7 +22,7 @@ pub mod written;
 
 pub use change::{Change, Operation};
 pub use labels::Labels;
-pub use mesh::{MeshConfig, MtlsMode, PeerAuthentication, Revision};
+pub use mesh::{MESH_ANNOTATIONS, MeshConfig, MtlsMode, PROXY_CONFIG, PeerAuthentication, Revision};
 pub use namespace::{METADATA_NAME, Namespace};
 pub use object::{Object, ObjectRef};
 pub use path::FieldPath;
@@ -32,7 +32,7 @@ pub use service::{Service, ServicePort, TargetPort};
 pub use stop::{Stop, Stopped};
 pub use waiver::{GROUP, Waiver, WaiverMatch, WaiverTerms};
 pub use webhook::{AdmissionWebhook, OnFailure, WebhookConfiguration, WebhookKind};
-pub use workload::{CONTROLLER_LABELS, ContainerPort, DnsPolicy, Owner, Workload, WorkloadId};
+pub use workload::{CONTROLLER_LABELS, ContainerPort, DnsPolicy, NamedProxy, Owner, Workload, WorkloadId};
 
 /// A short string: names, label keys and values. Inline up to 23 bytes, shared beyond.
 pub type Str = smol_str::SmolStr;

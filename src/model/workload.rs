@@ -72,7 +72,6 @@ pub const CONTROLLER_LABELS: [&str; 10] = [
 
 /// A pod or a pod template, reduced to what decides its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "four independent facts of a pod, each named for what it says")]
 pub struct Workload {
     /// What it is and its name.
     pub id: WorkloadId,
@@ -96,8 +95,8 @@ pub struct Workload {
     pub ips: Vec<IpAddr>,
     /// Succeeded or failed: its address is free again and nothing applies to it.
     pub is_finished: bool,
-    /// Whether an `istio-proxy` container runs in it.
-    pub has_proxy: bool,
+    /// Whether a container that runs in it is named `istio-proxy`.
+    pub proxy: NamedProxy,
     /// Whether something of its pod could not be read.
     pub is_partial: bool,
 }
@@ -118,7 +117,7 @@ impl Workload {
             nameservers: Vec::new(),
             ips: Vec::new(),
             is_finished: false,
-            has_proxy: false,
+            proxy: NamedProxy::None,
             is_partial: false,
         }
     }
@@ -136,6 +135,19 @@ impl Workload {
             _ => "spec.template",
         })
     }
+}
+
+/// Which containers of a pod carry the name of the mesh's proxy. Init containers count where they
+/// keep running. The name proves nothing: anyone can write it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NamedProxy {
+    /// None of them.
+    #[default]
+    None,
+    /// One beside others: a sidecar, or what looks like one.
+    Beside,
+    /// The only one that runs: a gateway, ztunnel, or what looks like one.
+    Alone,
 }
 
 /// A port a container declares. Only its name matters: an undeclared port is open all the same.

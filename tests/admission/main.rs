@@ -12,6 +12,7 @@
 mod answers;
 mod evasions;
 mod gate;
+mod mesh;
 mod messages;
 mod own;
 mod owned;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use portcullis::cluster::Cluster;
 use portcullis::model::{
-    ContainerPort, Directions, DnsPolicy, IpBlock, Labels, Namespace, NetworkPolicy, Object, PeerSpec, PolicyRule,
-    Port, PortSpec, Selector, Service, ServicePort, TargetPort, Workload, WorkloadId,
+    ContainerPort, Directions, DnsPolicy, IpBlock, Labels, NamedProxy, Namespace, NetworkPolicy, Object, PeerSpec,
+    PolicyRule, Port, PortSpec, Selector, Service, ServicePort, TargetPort, Workload, WorkloadId,
 };
 use portcullis::netset::Protocol;
 use serde_json::{Value, json};
@@ -167,7 +167,7 @@ fn workload(namespace: &str, name: &str, labels: Labels, address: u32, ports: Ve
         nameservers: Vec::new(),
         ips: vec![IpAddr::V4(address.into())],
         is_finished: false,
-        has_proxy: false,
+        proxy: NamedProxy::None,
         is_partial: false,
     }))
 }

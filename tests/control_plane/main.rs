@@ -14,6 +14,7 @@ mod doctor;
 mod faults;
 mod live;
 mod load;
+mod mesh;
 mod plane;
 mod pressure;
 mod rules;

@@ -1,7 +1,7 @@
 //! Namespaces, pods and everything with a pod template.
 
 use portcullis::k8s::{Kind, TypeName, lower_json};
-use portcullis::model::{ContainerPort, DnsPolicy, Labels, Object, Owner, Workload, WorkloadId};
+use portcullis::model::{ContainerPort, DnsPolicy, Labels, NamedProxy, Object, Owner, Workload, WorkloadId};
 use portcullis::netset::Protocol;
 
 use crate::{lower, problems, workload};
@@ -168,9 +168,41 @@ fn an_owner_of_the_same_kind_in_another_group_is_another() {
 
 #[test]
 fn a_proxy_is_seen_in_either_list() {
-    assert!(pod("containers: [{name: istio-proxy}]").has_proxy);
-    assert!(pod("initContainers: [{name: istio-proxy, restartPolicy: Always}]").has_proxy);
-    assert!(!pod("containers: [{name: app}], initContainers: [{name: istio-init}]").has_proxy);
+    for (spec, proxy) in [
+        ("containers: [{name: istio-proxy}]", NamedProxy::Alone),
+        ("containers: [{name: app}, {name: istio-proxy}]", NamedProxy::Beside),
+        ("containers: [{name: app}], initContainers: [{name: istio-proxy, restartPolicy: Always}]", NamedProxy::Beside),
+        ("containers: [{name: app}], initContainers: [{name: istio-init}]", NamedProxy::None),
+    ] {
+        assert_eq!(pod(spec).proxy, proxy, "{spec}");
+    }
+}
+
+#[test]
+fn an_init_container_that_ends_is_no_proxy() {
+    for policy in ["", ", restartPolicy: Never", ", restartPolicy: OnFailure"] {
+        let spec = format!("containers: [{{name: app}}], initContainers: [{{name: istio-proxy{policy}}}]");
+        assert_eq!(pod(&spec).proxy, NamedProxy::None, "{spec}");
+    }
+}
+
+#[test]
+fn of_a_proxys_configuration_the_interception_is_kept_however_it_is_written() {
+    for (written, kept) in [
+        ("{interceptionMode: NONE, concurrency: 2}", Some("interceptionMode: NONE")),
+        ("{\"interceptionMode\": \"NONE\"}", Some("interceptionMode: NONE")),
+        ("{interception_mode: NONE}", Some("interceptionMode: NONE")),
+        ("{interceptionMode: 2}", Some("interceptionMode: NONE")),
+        ("{interceptionMode: TPROXY}", Some("interceptionMode: TPROXY")),
+        ("{concurrency: 2}", None),
+        ("[", None),
+        ("", None),
+    ] {
+        let text = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: p, annotations: {{proxy.istio.io/config: '{written}'}}}}}}"
+        );
+        assert_eq!(workload(&text).annotations.get("proxy.istio.io/config").map(|it| &**it), kept, "{written}");
+    }
 }
 
 #[test]

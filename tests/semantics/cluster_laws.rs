@@ -30,6 +30,7 @@ fn any_object() -> impl Strategy<Value = Object> {
                 namespace: place.into(),
                 name: name.into(),
                 created: None,
+                revision: None,
                 selector: Labels::from([("version", version.as_str())]),
                 mode: MtlsMode::Strict,
                 ports: BTreeMap::new(),

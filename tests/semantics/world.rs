@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use portcullis::cluster::Cluster;
 use portcullis::model::{
-    ContainerPort, DnsPolicy, Labels, METADATA_NAME, Namespace, NetworkPolicy, Object, Service, ServicePort, Str,
-    TargetPort, Workload, WorkloadId,
+    ContainerPort, DnsPolicy, Labels, METADATA_NAME, NamedProxy, Namespace, NetworkPolicy, Object, Service,
+    ServicePort, Str, TargetPort, Workload, WorkloadId,
 };
 use portcullis::netset::Protocol;
 use portcullis::reach::{Cni, CniName};
@@ -63,7 +63,7 @@ pub(crate) fn pod<const N: usize>(namespace: &str, name: &str, labels: [(&str, &
         nameservers: Vec::new(),
         ips: ips.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect(),
         is_finished: false,
-        has_proxy: false,
+        proxy: NamedProxy::None,
         is_partial: false,
     }
 }

@@ -106,6 +106,12 @@ fn doubt_in_words(setting: Option<Setting<'_>>, membership: &Membership, root: &
         let name = policy_name(policy);
         return match policy.ports.values().chain([&policy.mode]).find(|mode| matches!(mode, MtlsMode::Unknown(_))) {
             Some(mode) => format!("{name} says `{mode}`, a mode this version does not know"),
+            None if policy.revision.is_some() && !policy.is_partial => {
+                let revision = policy.revision.as_deref().unwrap_or_default();
+                format!(
+                    "{name} counts only for the revision `{revision}` of the control plane, and which one serves is not known"
+                )
+            }
             None if policy.is_partial => format!("{name} could not be read in full, so it may be about anything here"),
             None => format!(
                 "{name} says DISABLE on a port under an inherited STRICT, which ambient mode does not support: what \
@@ -118,6 +124,19 @@ fn doubt_in_words(setting: Option<Setting<'_>>, membership: &Membership, root: &
         (RootSource::Disputed(configs), _) => {
             let configs: Vec<_> = configs.iter().map(|config| format!("`{config}`")).collect();
             format!("the mesh's root namespace: {} name different ones", words::list(&configs))
+        }
+        (RootSource::Injector, _) => format!(
+            "the mesh's root namespace: its injector is in `{}`, and its ConfigMap was not read; `mesh.rootNamespace` in \
+             the configuration settles it",
+            root.namespace
+        ),
+        (RootSource::Unproven(configs), _) => {
+            let configs: Vec<_> = configs.iter().map(|config| format!("`{config}`")).collect();
+            format!(
+                "the mesh's root namespace: {} may be the mesh's and may be anyone's; `mesh.rootNamespace` in the \
+                 configuration settles it",
+                words::some_of(&configs)
+            )
         }
         _ => "what it accepted before".into(),
     }
@@ -433,6 +452,10 @@ impl<'a> Group<'_, 'a> {
         match &idle.cause {
             _ if matches!(by, Some(Authority::Annotation(_))) => false,
             Cause::SelectsNothing => self.rows.iter().any(|row| row.namespace == idle.policy.namespace),
+            Cause::NoSuchRevision(_) => {
+                let is_root = idle.policy.namespace == self.mesh().root().namespace;
+                self.rows.iter().any(|row| (is_root || row.namespace == idle.policy.namespace) && selects(row))
+            }
             Cause::NotTheRoot(_) => !is_own_policy,
             Cause::SelectorInRoot => self.rows.iter().any(selects),
             Cause::ServicePort(..) => by == Some(Authority::Policy(idle.policy)),
@@ -575,6 +598,15 @@ impl<'a> Group<'_, 'a> {
             Reason::NamespaceUnknown => {
                 (format!("add the Namespace `{namespace}` with its labels to what is judged"), String::new())
             }
+            Reason::NamedProxy => (
+                format!(
+                    "let the injector give {who} its proxy: remove the container `istio-proxy` and what keeps the injector away"
+                ),
+                String::new(),
+            ),
+            Reason::Undecided(_) => {
+                (format!("set `sidecar.istio.io/inject` of {who} to `true` or `false`"), String::new())
+            }
             Reason::Unreadable => (format!("mend what could not be read of {who}"), String::new()),
             Reason::SystemNamespace => (format!("run {who} in a namespace that Istio injects"), String::new()),
             Reason::Proxy | Reason::Injected(_) | Reason::Joins | Reason::AmbientLabel | Reason::Redirected => {
@@ -653,6 +685,11 @@ fn ineffective(violation: &Violation, moment: &Moment<'_>) -> Option<Finding> {
             format!("name the port the pods of `{}` listen on", service.name),
             String::new(),
         ),
+        Cause::NoSuchRevision(_) => (
+            FieldPath::new("metadata.labels[istio.io/rev]"),
+            "remove the label `istio.io/rev`, so that every revision reads the policy".to_owned(),
+            strict(policy),
+        ),
         Cause::NotTheRoot(root) => (
             mode_path(policy, None),
             format!("apply it in `{root}`; or, if that is not the root namespace, set `mesh.rootNamespace`"),
@@ -687,6 +724,10 @@ fn idle_in_words(idle: &Idle<'_>) -> String {
         Cause::ServicePort(port, service) => {
             format!("{name} says STRICT without effect on port {port}: {}", service_port_in_words(*port, service))
         }
+        Cause::NoSuchRevision(revision) => format!(
+            "{name} says STRICT without effect: its label `istio.io/rev={revision}` names a revision of the control plane \
+             that is not installed, and no other reads it"
+        ),
         Cause::NotTheRoot(root) => format!(
             "{name} says STRICT for `{}` alone: the mesh's root namespace is `{root}`, where there is no STRICT",
             idle.policy.namespace

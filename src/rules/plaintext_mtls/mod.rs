@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched};
-use crate::mesh::{Authority, Dataplane, Drop, Effective, Mode, Posture, Reason, RootSource, Setting};
+use crate::mesh::{Authority, Dataplane, Drop, Effective, Mode, Posture, Reason, Setting};
 use crate::model::{Change, Namespace, Object, Str, Workload};
 
 /// Reports workloads of an Istio mesh that end up accepting plaintext.
@@ -77,8 +77,8 @@ use crate::model::{Change, Namespace, Object, Str, Workload};
 ///
 /// ## What it does not see
 /// What clients send: a `DestinationRule` can make them speak plaintext to a STRICT port, and then
-/// they fail. `interceptionMode` inside the annotation `proxy.istio.io/config`. What the injector's
-/// own ConfigMap may say. Other meshes. A workload that is deleted and created anew counts as new.
+/// they fail. What the injector's own ConfigMap may say. Proxies that are given another image,
+/// bootstrap or control plane. Other meshes. A workload that is deleted and created anew counts as new.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct PlaintextMtls {
@@ -165,7 +165,7 @@ impl Rule for PlaintextMtls {
                     Scope::Workload(workload.namespace.clone(), workload.id.clone())
                 }
             },
-            Object::MeshConfig(_) if before.mesh().root() == after.mesh().root() => Scope::Nothing,
+            Object::MeshConfig(_) if before.mesh().root().namespace == after.mesh().root().namespace => Scope::Nothing,
             Object::MeshConfig(_) | Object::WebhookConfiguration(_) => Scope::Cluster,
             Object::NetworkPolicy(_) | Object::Service(_) | Object::ForeignPolicy(_) | Object::Waiver(_) => {
                 Scope::Nothing
@@ -241,7 +241,10 @@ impl Rule for PlaintextMtls {
         let asked = match (&violation.aspect, &case) {
             (Aspect::OutsideMesh, Case::Left(was)) if was.has_strict() => Action::Deny,
             (Aspect::OutsideMesh, Case::Left(_)) => Action::Warn,
-            (Aspect::OutsideMesh, Case::New) if opts_out_of_a_mesh(violation, &now, moment) && !self.require_mesh => {
+            (Aspect::OutsideMesh, Case::New | Case::Doubtful)
+                if opts_out_of_a_mesh(violation, &now, moment)
+                    && (!self.require_mesh || may_be_outside(&now.membership.reason)) =>
+            {
                 Action::Warn
             }
             (Aspect::OutsideMesh, _) if !self.require_mesh || is_root || may_be_outside(&now.membership.reason) => {
@@ -319,7 +322,7 @@ fn is_young(namespace: &Namespace, grace: SignedDuration, view: &View<'_>) -> bo
 fn decides_alike(old: &Workload, new: &Workload) -> bool {
     let decides = |it: &Workload| {
         let runs = !it.ips.is_empty();
-        (it.labels.clone(), it.annotations.clone(), it.has_proxy, it.host_network, it.is_finished, it.is_partial, runs)
+        (it.labels.clone(), it.annotations.clone(), it.proxy, it.host_network, it.is_finished, it.is_partial, runs)
     };
     decides(old) == decides(new)
 }
@@ -426,24 +429,67 @@ fn mode_of(violation: &Violation, posture: &Posture<'_>) -> Option<Mode> {
 
 /// Whether a verdict rests on something that is not known.
 fn doubt(violation: &Violation, now: &Posture<'_>, case: &Case<'_>, moment: &Moment<'_>) -> bool {
-    let views = std::iter::once(moment.view).chain(moment.change.map(|(_, before)| before));
+    let mut views = std::iter::once(moment.view).chain(moment.change.map(|(_, before)| before));
     now.membership.dataplane == Dataplane::Unknown
         || mode_of(violation, now) == Some(Mode::Unknown)
         || matches!(case, Case::Doubtful)
-        || views.into_iter().any(|view| matches!(view.mesh().root().source, RootSource::Disputed(_)))
+        || views.any(|view| {
+            let root = view.mesh().root();
+            let is_about_it = violation.subject == Subject::Namespace && violation.namespace == root.namespace;
+            root.is_doubtful() && (is_about_it || rests_on_the_root(violation, now, case))
+        })
 }
 
-/// What is outside the mesh by its nature.
-/// Whether a new workload says no to the mesh its namespace is in. Deleting one that was in the mesh
-/// and creating it anew would otherwise pass unseen.
+/// Whether a verdict would be another if the mesh's root were another namespace. What a namespace
+/// says of itself holds there wherever the root is.
+fn rests_on_the_root(violation: &Violation, now: &Posture<'_>, case: &Case<'_>) -> bool {
+    let is_its_own = |setting: &Setting<'_>| match setting.by {
+        Authority::Policy(policy) => policy.namespace == violation.namespace,
+        Authority::Annotation(_) => true,
+        Authority::Nobody => false,
+    };
+    let settings: Vec<Setting<'_>> = match case {
+        Case::Weakened(drops) => drops.iter().flat_map(|drop| [drop.from, drop.to]).collect(),
+        Case::Left(was) => was.settings().map(|(_, setting)| setting).collect(),
+        Case::New | Case::Unchanged | Case::Doubtful => setting_of(violation, now).into_iter().collect(),
+    };
+    !settings.iter().all(is_its_own)
+}
+
+/// Whether a workload keeps the mesh that its namespace is in away from itself, for sure or possibly.
+/// Deleting one that was in the mesh and creating it again would otherwise pass unseen, and so would
+/// leaving in two steps, the first of them a doubtful one.
 fn opts_out_of_a_mesh(violation: &Violation, now: &Posture<'_>, moment: &Moment<'_>) -> bool {
     let is_in_mesh =
         |posture: Posture<'_>| matches!(posture.membership.dataplane, Dataplane::Sidecar | Dataplane::Ambient);
+    let keeps_it_away = match now.membership.reason {
+        Reason::OptedOut(_)
+        | Reason::HostNetwork
+        | Reason::StatusWithoutProxy
+        | Reason::Templates(_)
+        | Reason::NamedProxy
+        | Reason::Undecided(_) => true,
+        Reason::UnknownRevision(_)
+        | Reason::Proxy
+        | Reason::Injected(_)
+        | Reason::Joins
+        | Reason::AmbientLabel
+        | Reason::Redirected
+        | Reason::Gateway
+        | Reason::SystemNamespace
+        | Reason::NotAsked
+        | Reason::Disabled(_)
+        | Reason::RunsWithout
+        | Reason::NamespaceUnknown
+        | Reason::Unreadable => false,
+    };
     moment.change.is_some()
-        && matches!(now.membership.reason, Reason::OptedOut(_))
+        && keeps_it_away
+        && violation.namespace != moment.view.mesh().root().namespace
         && posture_of(moment.view, &violation.namespace, &Subject::Namespace).is_some_and(is_in_mesh)
 }
 
+/// What is outside the mesh by its nature.
 fn may_be_outside(reason: &Reason) -> bool {
     matches!(reason, Reason::HostNetwork | Reason::Gateway | Reason::SystemNamespace)
 }

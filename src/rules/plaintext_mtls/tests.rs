@@ -8,8 +8,8 @@ use super::*;
 use crate::cluster::Cluster;
 use crate::mesh::Mesh;
 use crate::model::{
-    DnsPolicy, Labels, MeshConfig, MtlsMode, Namespace, ObjectRef, Owner, PeerAuthentication, Revision, Service,
-    ServicePort, TargetPort, WebhookConfiguration, WebhookKind, WorkloadId,
+    AdmissionWebhook, DnsPolicy, Labels, MeshConfig, MtlsMode, NamedProxy, Namespace, ObjectRef, OnFailure, Owner,
+    PeerAuthentication, Revision, Service, ServicePort, TargetPort, WebhookConfiguration, WebhookKind, WorkloadId,
 };
 use crate::netset::Protocol;
 use crate::rules::{ActiveRule, Environment, RuleSet, builtin};
@@ -61,6 +61,7 @@ fn policy(text: &str) -> Object {
         namespace: namespace.into(),
         name: name.into(),
         created,
+        revision: None,
         selector,
         mode: own,
         ports: ports.collect(),
@@ -96,7 +97,7 @@ fn workload(kind: &str, text: &str, owner: Option<Owner>) -> Object {
         nameservers: Vec::new(),
         ips: Vec::new(),
         is_finished: false,
-        has_proxy: marks.contains("istio-proxy"),
+        proxy: if marks.contains("istio-proxy") { NamedProxy::Beside } else { NamedProxy::None },
         is_partial: marks.contains("unreadable"),
     }))
 }
@@ -171,6 +172,22 @@ fn update(old: Object, new: Object) -> Change {
 
 fn delete(object: Object) -> Change {
     Change::Delete(object)
+}
+
+/// The injector of a revision whose control plane is in a namespace.
+fn injector(revision: &str, namespace: &str) -> Object {
+    Object::WebhookConfiguration(Arc::new(WebhookConfiguration {
+        kind: WebhookKind::Mutating,
+        name: format!("istiod-{revision}").into(),
+        revision: Some(Revision { revision: Some(revision.into()), tag: None }),
+        webhooks: vec![AdmissionWebhook {
+            name: "sidecar-injector.istio.io".into(),
+            namespace: namespace.into(),
+            service: "istiod".into(),
+            port: 443,
+            on_failure: OnFailure::Fail,
+        }],
+    }))
 }
 
 /// A STRICT shop with one Deployment, and what a test adds.
@@ -490,6 +507,8 @@ fn every_way_for_a_workload_to_leave_the_mesh_from_strict_is_denied() {
         ("!sidecar.istio.io/inject=false", "sidecar.istio.io/inject: false"),
         ("hostNetwork", "node's network"),
         ("!inject.istio.io/templates=gateway", "gateway"),
+        ("sidecar.istio.io/inject=false istio-proxy", "sidecar.istio.io/inject=false"),
+        ("!inject.istio.io/templates=gateway istio-proxy", "gateway"),
         ("sidecar.istio.io/inject=false security.istio.io/tlsMode=istio", "sidecar.istio.io/inject=false"),
     ] {
         let after = deployment(&format!("shop/cart app=cart {marks}"));
@@ -523,12 +542,7 @@ fn a_namespace_that_leaves_the_mesh_from_strict_is_denied() {
 #[test]
 fn a_revision_that_is_not_installed_is_a_way_out_of_the_mesh() {
     let mut cluster = shop(&[]);
-    cluster.push(Object::WebhookConfiguration(Arc::new(WebhookConfiguration {
-        kind: WebhookKind::Mutating,
-        name: "istiod".into(),
-        revision: Some(Revision { revision: Some("default".into()), tag: None }),
-        webhooks: Vec::new(),
-    })));
+    cluster.push(injector("default", "istio-system"));
     let findings = gate().judge(&cluster, &update(meshed("shop"), namespace("shop istio.io/rev=1-99")));
     assert!(denied(&findings).message.contains("`1-99` is installed"), "{:#?}", told(&findings));
 }
@@ -819,11 +833,182 @@ fn a_disputed_root_namespace_is_at_most_a_warning() {
         }))
     };
     let mut cluster = shop(&[]);
-    cluster.extend([config("istio", "one"), config("istio-canary", "two")]);
+    cluster.extend([config("istio", "one"), config("istio-canary", "two"), injector("default", "mesh")]);
     let findings = restricted().judge(&cluster, &delete(policy("shop/default 30 - STRICT")));
     let finding = findings.iter().find(|it| it.namespace.as_deref() == Some("shop")).expect("the shop is weak");
     assert_eq!(finding.action, Action::Warn);
     assert!(finding.message.contains("the mesh's root namespace"), "{}", finding.message);
+}
+
+/// A ConfigMap that says where the mesh's root is.
+fn mesh_config(namespace: &str, root: &str) -> Object {
+    Object::MeshConfig(Arc::new(MeshConfig {
+        namespace: namespace.into(),
+        name: "istio".into(),
+        root_namespace: Some(root.into()),
+    }))
+}
+
+#[test]
+fn a_tenants_config_map_turns_no_denial_into_a_warning() {
+    let weaken = update(policy("shop/default 30 - STRICT"), policy("shop/default 30 - PERMISSIVE"));
+    for proof in
+        [vec![], vec![injector("default", "aks-istio-system")], vec![mesh_config("istio-system", "istio-system")]]
+    {
+        let mut cluster = shop(&[]);
+        cluster.extend(proof);
+        denied(&gate().judge(&cluster, &weaken));
+        cluster.extend([mesh_config("shop", "shop"), mesh_config("news", "elsewhere")]);
+        denied(&gate().judge(&cluster, &weaken));
+        // Nor is writing it a change to judge.
+        let change = create(mesh_config("attic", "attic"));
+        assert!(gate().judge(&cluster, &change).is_empty());
+    }
+}
+
+#[test]
+fn a_root_that_only_an_injector_tells_of_is_at_most_a_warning_for_what_rests_on_it() {
+    let mut cluster = shop(&[]);
+    cluster.extend([injector("default", "mesh"), policy("mesh/default 90 - STRICT")]);
+    // The mesh's own STRICT holds once the shop's is gone.
+    silent(&gate().judge(&cluster, &delete(policy("shop/default 30 - STRICT"))));
+    let findings = gate().judge(&cluster, &delete(policy("mesh/default 90 - STRICT")));
+    assert!(warned(&findings).message.contains("its ConfigMap was not read"), "{:#?}", told(&findings));
+    // With its ConfigMap it is certain.
+    cluster.push(mesh_config("mesh", "mesh"));
+    denied(&gate().judge(&cluster, &delete(policy("mesh/default 90 - STRICT"))));
+}
+
+#[test]
+fn a_config_map_that_nothing_proves_is_said_where_the_root_matters() {
+    let mut cluster = vec![meshed("shop"), deployment("shop/cart app=cart"), policy("aks/default 90 - STRICT")];
+    cluster.push(mesh_config("aks", "aks"));
+    let findings = restricted().check(&cluster);
+    let told = told(&findings);
+    assert!(findings.iter().all(|it| it.action == Action::Warn), "{told:#?}");
+    assert!(
+        told.iter().any(|it| it.contains("`ConfigMap aks/istio` may be the mesh's and may be anyone's")),
+        "{told:#?}"
+    );
+}
+
+// What is only called a proxy.
+
+#[test]
+fn a_container_named_istio_proxy_is_not_a_proxy() {
+    let was = deployment("shop/cart app=cart");
+    let fake = deployment("shop/cart app=cart sidecar.istio.io/inject=false istio-proxy");
+    let findings = gate().judge(&shop(&[]), &update(was.clone(), fake.clone()));
+    assert!(denied(&findings).message.contains("out of the mesh, where STRICT held"), "{:#?}", told(&findings));
+    warned(&gate().judge(&[meshed("shop"), policy("shop/default 30 - STRICT")], &create(fake)));
+    let claims = deployment("shop/cart app=cart sidecar.istio.io/inject=false istio-proxy !sidecar.istio.io/status={}");
+    denied(&gate().judge(&shop(&[]), &update(was, claims)));
+}
+
+#[test]
+fn a_container_in_place_of_ambient_is_not_silent() {
+    let mut cluster = shop(&[]);
+    cluster[0] = namespace("shop istio.io/dataplane-mode=ambient");
+    for (marks, is_denied) in [
+        ("istio.io/dataplane-mode=none", true),
+        ("istio.io/dataplane-mode=none istio-proxy", true),
+        ("istio.io/dataplane-mode=none !ambient.istio.io/redirection=enabled", true),
+        ("!sidecar.istio.io/status={}", true),
+        ("!sidecar.istio.io/status={} istio-proxy", false),
+        ("!ambient.istio.io/bypass-inbound-capture=True", true),
+        ("!istio.io/reroute-virtual-interfaces=eth0", true),
+    ] {
+        let after = deployment(&format!("shop/cart app=cart {marks}"));
+        let findings = gate().judge(&cluster, &update(deployment("shop/cart app=cart"), after));
+        if is_denied {
+            denied(&findings);
+        } else {
+            warned(&findings);
+        }
+    }
+    for marks in ["istio.io/dataplane-mode=sidecar", "!ambient.istio.io/redirection=pending", "istio-proxy"] {
+        let after = deployment(&format!("shop/cart app=cart {marks}"));
+        silent(&gate().judge(&cluster, &update(deployment("shop/cart app=cart"), after)));
+    }
+}
+
+#[test]
+fn what_is_made_to_stay_out_of_the_mesh_of_its_namespace_is_never_silent() {
+    for marks in [
+        "sidecar.istio.io/inject=false",
+        "sidecar.istio.io/inject=off",
+        "hostNetwork",
+        "!inject.istio.io/templates=gateway",
+        "!inject.istio.io/templates=grpc-agent",
+    ] {
+        let change = create(deployment(&format!("shop/new app=new {marks}")));
+        for required in [false, true] {
+            let gate = Gate { options: PlaintextMtls { require_mesh: required, ..Default::default() }, ..gate() };
+            assert!(!gate.judge(&shop(&[]), &change).is_empty(), "{marks}");
+        }
+    }
+}
+
+#[test]
+fn leaving_the_mesh_by_way_of_a_doubt_is_told_twice() {
+    let doubtful = deployment("shop/cart app=cart !inject.istio.io/templates=own");
+    let gone = deployment("shop/cart app=cart sidecar.istio.io/inject=false");
+    let mut cluster = shop(&[]);
+    cluster[2] = doubtful.clone();
+    warned(&gate().judge(&cluster, &update(doubtful, gone)));
+}
+
+#[test]
+fn ztunnel_and_gateways_are_nothing_to_report() {
+    let alone = |marks: &str| match deployment(marks) {
+        Object::Workload(it) => Object::Workload(Arc::new(Workload { proxy: NamedProxy::Alone, ..(*it).clone() })),
+        other => other,
+    };
+    let ztunnel = alone(
+        "istio-system/ztunnel app=ztunnel sidecar.istio.io/inject=false istio.io/dataplane-mode=none istio-proxy",
+    );
+    let waypoint = alone(
+        "shop/waypoint gateway.networking.k8s.io/gateway-name=waypoint sidecar.istio.io/inject=false \
+         istio.io/dataplane-mode=none istio-proxy",
+    );
+    let cluster = [meshed("istio-system"), meshed("shop"), policy("istio-system/default 9 - STRICT")];
+    for object in [ztunnel, waypoint] {
+        silent(&gate().judge(&cluster, &create(object.clone())));
+        let mut all = cluster.to_vec();
+        all.push(object);
+        silent(&gate().check(&all));
+    }
+}
+
+#[test]
+fn a_policy_for_a_revision_that_is_not_installed_does_not_count() {
+    let of = |text: &str, revision: &str| match policy(text) {
+        Object::PeerAuthentication(it) => Object::PeerAuthentication(Arc::new(PeerAuthentication {
+            revision: Some(revision.into()),
+            ..(*it).clone()
+        })),
+        other => other,
+    };
+    let mut cluster = shop(&[]);
+    let strict = "shop/default 30 - STRICT";
+    // Which revisions there are is not known.
+    warned(&gate().judge(&cluster, &update(policy(strict), of(strict, "default"))));
+    cluster.push(injector("default", "istio-system"));
+    silent(&gate().judge(&cluster, &update(policy(strict), of(strict, "default"))));
+    let findings = gate().judge(&cluster, &update(policy(strict), of(strict, "gone")));
+    assert!(findings.iter().any(|it| it.action == Action::Deny), "{:#?}", told(&findings));
+    assert!(told(&findings).iter().any(|it| it.contains("`istio.io/rev=gone`")), "{:#?}", told(&findings));
+    // Of two revisions the policy counts for one.
+    cluster.push(injector("canary", "istio-system"));
+    let findings = gate().judge(&cluster, &update(policy(strict), of(strict, "canary")));
+    assert!(findings.iter().any(|it| it.action == Action::Deny), "{:#?}", told(&findings));
+    cluster[0] = namespace("shop istio.io/rev=canary");
+    assert!(
+        gate()
+            .judge(&cluster, &update(policy(strict), of(strict, "canary")))
+            .iter()
+            .all(|it| it.action != Action::Deny)
+    );
 }
 
 #[test]
@@ -961,6 +1146,7 @@ fn any_policy() -> impl Strategy<Value = PeerAuthentication> {
             namespace: namespace.into(),
             name: name.into(),
             created: Some(at(age)),
+            revision: None,
             selector: labels(selector),
             mode,
             ports,

@@ -129,6 +129,7 @@ fn by_mesh(workload: &Workload, port: u16, selector: Option<&Labels>, moment: &M
         namespace: namespace.clone(),
         name: free_name(namespace, moment),
         created: None,
+        revision: None,
         selector: selector.unwrap_or(&workload.labels).clone(),
         mode: MtlsMode::Unset,
         ports: BTreeMap::new(),
