@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::request::Request;
 use super::{Record, words};
-use crate::model::{ObjectRef, Str};
+use crate::cluster::Reading;
+use crate::model::ObjectRef;
 use crate::rules::{Action, Finding};
 
 /// What goes back to the API server, and what is recorded about it.
@@ -79,7 +80,7 @@ impl Answer {
         reviewed: &ObjectRef,
         judged: bool,
         findings: &[Finding],
-        to_confirm: Vec<Str>,
+        to_confirm: Reading,
     ) -> Self {
         let denied: Vec<&Finding> = findings.iter().filter(|finding| finding.action == Action::Deny).collect();
         let status = (!denied.is_empty()).then(|| {

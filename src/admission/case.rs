@@ -29,6 +29,18 @@ pub(super) struct Case {
     /// Whether one of the cluster's controllers carries out what its owner asks for, which was judged
     /// itself.
     pub(super) has_known_owner: bool,
+    /// The deletion that the change hands to the garbage collector.
+    pub(super) collection: Option<Collection>,
+}
+
+/// A deletion by the garbage collector, which no admission webhook is asked about: the change that
+/// gives an object its owners is the last one that is.
+#[derive(Debug)]
+pub(super) struct Collection {
+    /// The object as it stands.
+    pub(super) object: Object,
+    /// Its owners from now on: ``ConfigMap `settings` ``.
+    pub(super) owners: Vec<String>,
 }
 
 impl Case {
@@ -91,9 +103,14 @@ impl Case {
                     // make it worse, which is said and holds nothing up.
                     return Some(Self { ceiling: Action::Warn, ..Self::from(Change::Delete(before)) });
                 }
-                let is_unchanged = before == after && problems.is_empty();
+                // One that is being deleted is in force until it is gone: what is changed of it is
+                // judged as of any other.
+                let (before, after) = (staying(before), staying(after));
+                let owners = request.new_owners();
+                let collection = (!owners.is_empty()).then(|| Collection { object: before.clone(), owners });
+                let is_unchanged = before == after && problems.is_empty() && collection.is_none();
                 let change = Change::Update(before, after);
-                (!is_unchanged).then(|| Self { problems, old_problems, ..Self::from(change) })
+                (!is_unchanged).then(|| Self { problems, old_problems, collection, ..Self::from(change) })
             }
             (None, Some(after)) => {
                 let change = Change::Create(as_stored(after, None));
@@ -127,6 +144,7 @@ impl Case {
             old_problems,
             ceiling: Action::Deny,
             has_known_owner: false,
+            collection: None,
         })
     }
 }
@@ -139,6 +157,7 @@ impl From<Change> for Case {
             old_problems: Vec::new(),
             ceiling: Action::Deny,
             has_known_owner: false,
+            collection: None,
         }
     }
 }
@@ -190,6 +209,28 @@ fn ratchet(problems: Vec<Problem>, old: &[Problem]) -> (Vec<Problem>, Vec<Proble
     })
 }
 
+/// A policy as if nobody had deleted it.
+fn staying(mut object: Object) -> Object {
+    match &mut object {
+        Object::NetworkPolicy(policy) if policy.lifetime.is_ending => {
+            Arc::make_mut(policy).lifetime.is_ending = false;
+        }
+        Object::PeerAuthentication(policy) if policy.lifetime.is_ending => {
+            Arc::make_mut(policy).lifetime.is_ending = false;
+        }
+        Object::NetworkPolicy(_)
+        | Object::PeerAuthentication(_)
+        | Object::Namespace(_)
+        | Object::Workload(_)
+        | Object::Service(_)
+        | Object::MeshConfig(_)
+        | Object::WebhookConfiguration(_)
+        | Object::ForeignPolicy(_)
+        | Object::Waiver(_) => {}
+    }
+    object
+}
+
 /// An empty ReplicaSet counts as one with pods: it is scaled without another review.
 fn awake(mut object: Object) -> Object {
     if let Object::Workload(workload) = &mut object
@@ -207,22 +248,32 @@ fn as_stored(object: Object, before: Option<&Object>) -> Object {
     let mut object = awake(object);
     match &mut object {
         Object::Workload(after) => {
-            let (was_finished, ips) = match before {
-                Some(Object::Workload(before)) => (before.is_finished, before.ips.as_slice()),
-                _ => (false, [].as_slice()),
+            let (was_finished, ips, had_begun) = match before {
+                Some(Object::Workload(before)) => (before.is_finished, before.ips.as_slice(), before.ending.has_begun),
+                _ => (false, [].as_slice(), false),
             };
-            if after.is_finished != was_finished || after.ips != ips {
+            if (after.is_finished, after.ips.as_slice(), after.ending.has_begun) != (was_finished, ips, had_begun) {
                 let after = Arc::make_mut(after);
-                (after.is_finished, after.ips) = (was_finished, ips.to_vec());
+                (after.is_finished, after.ips, after.ending.has_begun) = (was_finished, ips.to_vec(), had_begun);
             }
         }
         Object::Namespace(after) => {
             let was = matches!(before, Some(Object::Namespace(before)) if before.is_terminating);
             Arc::make_mut(after).is_terminating = was;
         }
-        Object::NetworkPolicy(_)
-        | Object::Service(_)
-        | Object::PeerAuthentication(_)
+        Object::NetworkPolicy(after) => {
+            let was = matches!(before, Some(Object::NetworkPolicy(before)) if before.lifetime.is_ending);
+            if after.lifetime.is_ending != was {
+                Arc::make_mut(after).lifetime.is_ending = was;
+            }
+        }
+        Object::PeerAuthentication(after) => {
+            let was = matches!(before, Some(Object::PeerAuthentication(before)) if before.lifetime.is_ending);
+            if after.lifetime.is_ending != was {
+                Arc::make_mut(after).lifetime.is_ending = was;
+            }
+        }
+        Object::Service(_)
         | Object::MeshConfig(_)
         | Object::WebhookConfiguration(_)
         | Object::ForeignPolicy(_)

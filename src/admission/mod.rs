@@ -18,9 +18,9 @@ mod words;
 
 use jiff::Timestamp;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Extent, Reading};
 use crate::k8s::Problem;
-use crate::model::{Change, Object, ObjectRef, Str};
+use crate::model::{Change, FieldPath, Object, ObjectRef};
 use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
 pub use answer::Answer;
@@ -32,7 +32,7 @@ pub use sight::{Doubt, Sight};
 pub(crate) use sight::{plural, reads};
 pub use unjudged::unjudged;
 
-use case::Case;
+use case::{Case, Collection};
 use request::parse;
 
 /// A review in numbers and names, for the log and metrics.
@@ -61,7 +61,7 @@ pub struct Record {
     /// The namespaces that hold what a denial found absent, or what the allowed deletion of a policy
     /// leaves in place. Whoever can should read them anew and review again before the answer is sent: a
     /// watch trails what was just written.
-    pub to_confirm: Vec<Str>,
+    pub to_confirm: Reading,
 }
 
 /// Judges one AdmissionReview.
@@ -76,9 +76,9 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
     let reference = request.reference();
     let own = own::findings(rules, cluster, &request, &reference, now);
     let Some(case) = Case::of(&request, &reference, cluster, rules.profile) else {
-        return Answer::of(&request, &reference, own.is_some(), &own.unwrap_or_default(), Vec::new());
+        return Answer::of(&request, &reference, own.is_some(), &own.unwrap_or_default(), Reading::default());
     };
-    let Case { change, problems, old_problems, ceiling, has_known_owner } = case;
+    let Case { change, problems, old_problems, ceiling, has_known_owner, collection } = case;
     let mut findings = own.unwrap_or_default();
     findings.extend(unreadable(rules, cluster, &reference, &problems));
     // The ratchet: what could not be read before either is no reason to refuse.
@@ -90,20 +90,61 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
     if let Some(change) = &change {
         let Ok(judged) = rules.judge_until(cluster, change, now, sight.stop) else { return Answer::stopped() };
         // What its owner brings was said when the owner was judged.
-        findings.extend(judged.into_iter().filter(|finding| !(has_known_owner && finding.standing)));
+        let judged = judged.into_iter().filter(|finding| !(has_known_owner && finding.standing));
+        findings.extend(judged.map(|finding| in_order(change, finding)));
+    }
+    let collection = collection.map(|Collection { object, owners }| (Change::Delete(object), owners));
+    if let Some((deletion, owners)) = &collection {
+        let Ok(judged) = rules.judge_until(cluster, deletion, now, sight.stop) else { return Answer::stopped() };
+        let brought = judged.into_iter().filter(|finding| !finding.standing);
+        findings.extend(brought.map(|finding| collected(&reference, owners, finding)));
     }
     for finding in &mut findings {
         finding.action = finding.action.min(ceiling);
     }
     sight.temper(&mut findings);
     // What a probe finds is not there to be found again.
-    let mut to_confirm = if is_probe { Vec::new() } else { sight.to_confirm(&findings, &request.namespace) };
+    let mut namespaces = if is_probe { Vec::new() } else { sight.to_confirm(&findings, &request.namespace) };
     let namespace = request.namespace.as_ref();
     let may_deny = ceiling == Action::Deny && rules.mode_in(cluster, namespace).ceiling() == Action::Deny;
-    if !is_probe && may_deny && to_confirm.is_empty() && change.as_ref().is_some_and(is_loss) {
-        to_confirm.push(namespace.into());
+    let changes: Vec<&Change> = change.iter().chain(collection.iter().map(|(deletion, _)| deletion)).collect();
+    if !is_probe && may_deny && namespaces.is_empty() && changes.iter().any(|change| is_loss(change)) {
+        namespaces.push(namespace.into());
     }
+    // What a change of a policy opens may be gone by now, or going, or new.
+    let is_policy = |object: &Object| matches!(object, Object::NetworkPolicy(_) | Object::PeerAuthentication(_));
+    let is_opening = changes.iter().any(|change| is_policy(change.subject()));
+    let extent = if is_opening { Extent::Workloads } else { Extent::Policies };
+    let to_confirm = Reading { namespaces, extent };
     Answer::of(&request, &reference, true, &findings, to_confirm)
+}
+
+/// What a change hands to the garbage collector, told of the change.
+fn collected(object: &ObjectRef, owners: &[String], finding: Finding) -> Finding {
+    let owners = owners.join(", ");
+    Finding {
+        path: FieldPath::new("metadata.ownerReferences"),
+        message: format!(
+            "the garbage collector deletes {object} once {owners} does not exist, and at once if it never did: {}",
+            finding.message
+        ),
+        help: format!("leave `metadata.ownerReferences` as it is. Otherwise {}", finding.help),
+        ..finding
+    }
+}
+
+/// A finding of a deletion, with the order in which everything can be deleted.
+fn in_order(change: &Change, finding: Finding) -> Finding {
+    if !is_loss(change) || finding.action != Action::Deny {
+        return finding;
+    }
+    Finding {
+        help: format!(
+            "to uninstall, delete the workloads first, or the whole namespace, and repeat this deletion: what is being deleted holds nothing up. To keep the workloads, {}",
+            finding.help
+        ),
+        ..finding
+    }
 }
 
 /// Whether the change takes away what others may rest on. Of several deletions in a row each is stored

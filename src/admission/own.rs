@@ -42,7 +42,11 @@ pub(super) fn findings(
     let mut findings = match (configuration(request.old_object), configuration(request.object)) {
         (None, None) => return None,
         (Some(old), None) => vec![removed(object, &old)],
-        (old, Some(new)) => written(rules, object, old.as_ref(), &new, now),
+        (old, Some(new)) => {
+            let mut findings = written(rules, object, old.as_ref(), &new, now);
+            findings.extend(old.filter(|_| !request.new_owners().is_empty()).map(|old| removed(object, &old)));
+            findings
+        }
     };
     let mode = rules.environment.mode_in(cluster, &request.namespace).ceiling();
     for finding in &mut findings {

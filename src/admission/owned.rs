@@ -63,6 +63,7 @@ pub(super) fn stood(
     let counts = operator != namespace.as_str() || profile == Profile::Baseline;
     counts.then(|| Workload {
         owner: workload.owner.clone(),
+        ending: workload.ending,
         dns_policy: workload.dns_policy,
         nameservers: workload.nameservers.clone(),
         ..Workload::bare(&workload.id.kind, namespace, &workload.id.name, Labels::default())
@@ -83,6 +84,7 @@ fn in_place_of(workload: &Workload, other: &Workload) -> Workload {
     Workload {
         id: workload.id.clone(),
         owner: workload.owner.clone(),
+        ending: workload.ending,
         ips: Vec::new(),
         is_finished: false,
         ..other.clone()

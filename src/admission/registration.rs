@@ -384,21 +384,32 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
     let same_template =
         format!("{} && {}", same("?spec.?template.orValue({})"), same("?spec.?jobTemplate.orValue({})"));
     let is_staying = "!has(oldObject.metadata.deletionTimestamp)";
+    // By another owner the garbage collector deletes the object, and that is not sent.
+    let same_owners = same("metadata.?ownerReferences.orValue([])");
     let unchanged = [
-        (Watched::NetworkPolicies, "policies-that-change", format!("{is_staying} && {same_spec}")),
+        (Watched::NetworkPolicies, "policies-that-change", format!("{is_staying} && {same_spec} && {same_owners}")),
         (
             Watched::PeerAuthentications,
             "mesh-policies-that-change",
-            format!("{is_staying} && {same_spec} && {}", same("metadata.?labels[?'istio.io/rev']")),
+            format!("{is_staying} && {same_spec} && {same_owners} && {}", same("metadata.?labels[?'istio.io/rev']")),
         ),
         (Watched::Waivers, "waivers-that-change", same_spec.clone()),
         (Watched::Namespaces, "namespaces-relabelled", same_labels.clone()),
-        (Watched::DnsServices, "services-that-change", format!("{same_spec} && {same_labels}")),
-        (Watched::MeshConfigs, "mesh-configs-that-change", same("?data.?mesh.orValue('')")),
+        (Watched::DnsServices, "services-that-change", format!("{same_spec} && {same_labels} && {same_owners}")),
+        (
+            Watched::MeshConfigs,
+            "mesh-configs-that-change",
+            format!("{} && {same_owners}", same("?data.?mesh.orValue('')")),
+        ),
         (
             Watched::OwnConfig,
             "own-configs-that-change",
-            ["data", "binaryData"].map(|it| same(&format!("?{it}[?'{CONFIGURATION_KEY}'].orValue('')"))).join(" && "),
+            [
+                same(&format!("?data[?'{CONFIGURATION_KEY}'].orValue('')")),
+                same(&format!("?binaryData[?'{CONFIGURATION_KEY}'].orValue('')")),
+                same_owners.clone(),
+            ]
+            .join(" && "),
         ),
     ];
     for (what, name, unchanged) in unchanged {

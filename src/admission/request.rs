@@ -108,7 +108,23 @@ struct GlanceMeta<'a> {
     #[serde(default)]
     finalizers: Option<Vec<IgnoredAny>>,
     #[serde(borrow, default)]
+    owner_references: Option<Vec<GlanceOwner<'a>>>,
+    #[serde(borrow, default)]
     annotations: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+}
+
+/// What makes an owner the same owner.
+#[derive(Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct GlanceOwner<'a> {
+    #[serde(borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow)]
+    uid: Cow<'a, str>,
 }
 
 /// Reads a review, or says why it is none. Without a uid no answer can be given.
@@ -184,6 +200,23 @@ impl Request<'_> {
         }
         let holds = |object| glance(object).metadata.finalizers.is_some_and(|finalizers| !finalizers.is_empty());
         glance(self.old_object).metadata.deletion_timestamp.is_some() && holds(self.old_object) && !holds(self.object)
+    }
+
+    /// The owners of the object, where the change gives it others than it had and it is not being
+    /// deleted as it is. When none of them exists, the garbage collector deletes it. The flags of a
+    /// reference make no difference to that.
+    pub(super) fn new_owners(&self) -> Vec<String> {
+        let Some(object) = self.object.filter(|object| object.get().contains("ownerReferences")) else {
+            return Vec::new();
+        };
+        let owners = glance(Some(object)).metadata.owner_references.unwrap_or_default();
+        let old = glance(self.old_object).metadata;
+        let old_owners = old.owner_references.unwrap_or_default();
+        let is_same = owners.len() == old_owners.len() && owners.iter().all(|owner| old_owners.contains(owner));
+        if is_same || old.deletion_timestamp.is_some() {
+            return Vec::new();
+        }
+        owners.iter().map(|owner| format!("{} `{}`", owner.kind, owner.name)).collect()
     }
 
     /// The object's name: the request's is empty for `generateName` and in a collection's deletion.

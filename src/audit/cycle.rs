@@ -13,8 +13,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::events::{Teller, waivers_by_state};
 use super::lease::{BELIEF, EVERY, Lease};
 use super::publish::Publisher;
-use super::{Scan, scan};
+use super::{Scan, losses, scan};
 use crate::cluster::Cluster;
+use crate::model::Object;
 use crate::rules::RuleSet;
 use crate::telemetry::Metrics;
 
@@ -22,6 +23,9 @@ use crate::telemetry::Metrics;
 const QUIET: Duration = Duration::from_secs(2);
 /// How long it is waited for that at most: a busy cluster is never quiet.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long after a policy is gone it is looked at what it protected: what goes with it is marked by
+/// then.
+const AFTER_LOSS: Duration = Duration::from_secs(1);
 /// How long after a failure it is tried again.
 const AFTER_FAILURE: Duration = Duration::from_secs(15);
 /// How long one attempt at the Lease may take.
@@ -59,7 +63,9 @@ pub async fn run(
     let lease = Lease::new(&client, &settings.namespace, &settings.lease, &settings.identity);
     let keeping = tokio::spawn(keep(lease, held));
     let auditing = tokio::spawn(async move {
-        Auditor { settings, client, cluster, rules, metrics, is_held }.run(is_whole).await;
+        let seen = Arc::clone(&cluster.borrow());
+        let auditor = Auditor { settings, client, cluster, rules, metrics, is_held, seen, gone: Vec::new() };
+        auditor.run(is_whole).await;
     });
     shutdown.await;
     // What is being written is finished or not; nothing of it is half.
@@ -117,6 +123,10 @@ struct Auditor {
     rules: watch::Receiver<Arc<RuleSet>>,
     metrics: Metrics,
     is_held: watch::Receiver<Option<Instant>>,
+    /// The cluster as it was last looked at.
+    seen: Arc<Cluster>,
+    /// The policies that have gone since the last scan.
+    gone: Vec<Object>,
 }
 
 /// How long it is until a waiver runs out, to the moment after.
@@ -151,6 +161,8 @@ impl Auditor {
         };
         // What was listed last may be a moment from being known.
         sleep(QUIET).await;
+        // What went before this term nobody saw go.
+        (self.seen, self.gone) = (Arc::clone(&self.cluster.borrow()), Vec::new());
         while is_held(&self.is_held) {
             if !is_whole() {
                 return;
@@ -158,6 +170,8 @@ impl Auditor {
             let cluster = Arc::clone(&self.cluster.borrow_and_update());
             let rules = Arc::clone(&self.rules.borrow_and_update());
             let begun = Instant::now();
+            self.notice(&cluster);
+            let lost = self.tell_of_losses(&rules, &cluster, &mut teller).await;
             let judged = {
                 let (cluster, rules) = (Arc::clone(&cluster), Arc::clone(&rules));
                 tokio::task::spawn_blocking(move || scan(&rules, &cluster, Timestamp::now())).await
@@ -165,7 +179,7 @@ impl Auditor {
             // A rule that panics is a finding, so this is a fault of the audit's own.
             let Ok(scan) = judged else { return };
             self.gauge(&rules, &cluster, &scan);
-            let told = self.tell(&rules, &cluster, &scan, &mut publisher, &mut teller).await;
+            let told = self.tell(&rules, &cluster, &scan, &mut publisher, &mut teller).await.and(lost);
             match told {
                 Ok(()) => {
                     self.metrics.audited(scan.at, begun.elapsed());
@@ -179,6 +193,42 @@ impl Auditor {
             }
         }
         tracing::info!("another replica audits");
+    }
+
+    /// Notes what policies have gone since the cluster was last looked at.
+    fn notice(&mut self, cluster: &Arc<Cluster>) {
+        self.gone.extend(cluster.lost_since(&self.seen));
+        self.seen = Arc::clone(cluster);
+    }
+
+    /// Tells of what the policies that are gone protected, before all else.
+    async fn tell_of_losses(
+        &mut self,
+        rules: &Arc<RuleSet>,
+        cluster: &Arc<Cluster>,
+        teller: &mut Teller,
+    ) -> Result<(), kube::Error> {
+        let gone = std::mem::take(&mut self.gone);
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let (rules, cluster, now) = (Arc::clone(rules), Arc::clone(cluster), Timestamp::now());
+        let judged = tokio::task::spawn_blocking(move || losses::of(&rules, &cluster, gone, now)).await;
+        let losses = judged.unwrap_or_default();
+        for loss in &losses {
+            self.metrics.protection_lost(loss.finding.rule.name);
+            tracing::warn!(
+                object = %loss.object.reference(),
+                rule = loss.finding.rule.name,
+                finding = loss.message(),
+                "a policy is gone whose deletion the gate would have denied"
+            );
+        }
+        if !self.settings.events {
+            return Ok(());
+        }
+        let held = self.is_held.clone();
+        teller.tell_of_losses(&losses, now, || is_held(&held)).await
     }
 
     async fn tell(
@@ -216,7 +266,7 @@ impl Auditor {
     /// for the Lease to be lost.
     async fn rest(&mut self, every: Duration) {
         let scheduled = Instant::now() + every;
-        let mut changed_at: Option<Instant> = None;
+        let (mut changed_at, mut gone_at): (Option<Instant>, Option<Instant>) = (None, None);
         let mut look_at = scheduled;
         loop {
             tokio::select! {
@@ -224,6 +274,8 @@ impl Auditor {
                     if changed.is_err() {
                         return;
                     }
+                    let cluster = Arc::clone(&self.cluster.borrow_and_update());
+                    self.notice(&cluster);
                 }
                 changed = self.rules.changed() => {
                     if changed.is_err() {
@@ -239,7 +291,9 @@ impl Auditor {
                 }
             }
             let first = *changed_at.get_or_insert_with(Instant::now);
-            look_at = (Instant::now() + QUIET).min(first + PATIENCE).min(scheduled);
+            // What opened something is told of at once, however busy the cluster is.
+            let loss = (!self.gone.is_empty()).then(|| *gone_at.get_or_insert_with(Instant::now) + AFTER_LOSS);
+            look_at = (Instant::now() + QUIET).min(first + PATIENCE).min(scheduled).min(loss.unwrap_or(scheduled));
         }
     }
 }

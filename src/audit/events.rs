@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::left::{Left, home};
+use super::losses::Loss;
 use super::refusals::{Refusals, is_about_one};
 use super::{Scan, content, gravity};
 use crate::cluster::Cluster;
@@ -39,6 +40,8 @@ pub(super) struct Teller {
     /// The verdict of each object and rule at the last scan; nothing before the first.
     known: Option<BTreeMap<Key, &'static str>>,
     budget: Budget,
+    /// The budget of what is told of lost policies: a flood of verdicts must not take it.
+    budget_of_losses: Budget,
     /// What was told of waivers, which stand at their stage for days.
     told: BTreeSet<(ObjectRef, String)>,
     /// What was to be told and could not be: it is not found a second time.
@@ -86,6 +89,7 @@ impl Teller {
             identity,
             known: None,
             budget: Budget { tokens: BURST, since: Instant::now() },
+            budget_of_losses: Budget { tokens: BURST, since: Instant::now() },
             told: BTreeSet::new(),
             pending: VecDeque::new(),
             refusals: Refusals::new("event", every),
@@ -143,9 +147,33 @@ impl Teller {
             }
         }
         self.keep(events);
+        self.flush(scan.at, may_go_on).await
+    }
+
+    /// Tells of policies that are gone, before all that waits to be told.
+    pub(super) async fn tell_of_losses(
+        &mut self,
+        losses: &[Loss],
+        now: Timestamp,
+        may_go_on: impl Fn() -> bool,
+    ) -> Result<(), Error> {
+        for loss in losses {
+            let event = lost(loss, now);
+            if self.is_refused(&event) {
+                self.metrics.event_refused();
+            } else if self.budget_of_losses.take(Instant::now()) {
+                self.pending.push_front(event);
+            } else {
+                self.metrics.event_dropped();
+            }
+        }
+        self.flush(now, may_go_on).await
+    }
+
+    async fn flush(&mut self, now: Timestamp, may_go_on: impl Fn() -> bool) -> Result<(), Error> {
         while may_go_on() {
             let Some(event) = self.pending.pop_front() else { break };
-            match self.write(&event, scan.at).await {
+            match self.write(&event, now).await {
                 Ok(()) => {}
                 // The verdict is in the report, if there are reports.
                 Err(error) if is_about_one(&error) => self.refuse(&event, &error),
@@ -266,6 +294,19 @@ fn stood(
         }
     }
     stood
+}
+
+/// The Event about a policy that is gone. It regards the namespace, which is still there. The same
+/// loss at another time is another Event.
+fn lost(loss: &Loss, at: Timestamp) -> Event {
+    let namespace = loss.finding.namespace.as_ref().or(loss.object.namespace()).cloned().unwrap_or_default();
+    Event {
+        object: ObjectRef { kind: "Namespace".into(), namespace: None, name: namespace },
+        is_warning: true,
+        reason: "ProtectionLost",
+        note: format!("[{}] {}", loss.finding.rule.name, loss.message()),
+        sameness: format!("{} {} {at}", loss.finding.rule.name, loss.object.reference()),
+    }
 }
 
 /// Which waiver is at which of its stages.

@@ -5,7 +5,7 @@
 //! cluster + rules --scan--> findings, posture of each namespace
 //!                              |--> a table for a person        (report)
 //!                              |--> one report a namespace      (publish, written when it changes)
-//!                              |--> Events where a verdict changes
+//!                              |--> Events where a verdict changes, and at once where a policy is gone
 //!                              +--> gauges
 //! ```
 //!
@@ -29,6 +29,7 @@ mod cycle;
 mod events;
 mod lease;
 mod left;
+mod losses;
 mod posture;
 mod publish;
 mod refusals;

@@ -10,10 +10,9 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{Outcome, upkeep};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Reading};
 use crate::config::{self, Settings};
 use crate::k8s::Kind;
-use crate::model::Str;
 use crate::rules::RuleSet;
 use crate::server::{self, ConfigFile, Limits, Options, Origin, Renewed, Shutdown};
 use crate::source::{self, Live, Manifests};
@@ -218,8 +217,8 @@ impl Origin for Watched {
         self.0.unread()
     }
 
-    fn renew(&self, cluster: Arc<Cluster>, namespaces: Vec<Str>) -> Renewed<'_> {
-        Box::pin(async move { self.0.renew(&cluster, &namespaces).await })
+    fn renew(&self, cluster: Arc<Cluster>, reading: Reading) -> Renewed<'_> {
+        Box::pin(async move { self.0.renew(&cluster, &reading).await })
     }
 }
 

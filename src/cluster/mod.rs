@@ -5,7 +5,9 @@
 //!
 //! **Invariant:** any order of events that ends in the same objects gives an equal `Cluster`.
 
+mod fresh;
 mod index;
+mod lifetime;
 mod policies;
 mod table;
 
@@ -18,7 +20,9 @@ use crate::model::{
     Str, Waiver, WebhookConfiguration, WebhookKind, Workload, WorkloadId,
 };
 
+pub use fresh::{Extent, Reading};
 pub use index::Index;
+pub use lifetime::Leaving;
 pub use policies::{Policies, PolicySet};
 pub use table::{Keyed, Table};
 
@@ -149,24 +153,6 @@ impl Cluster {
             None => before.remove(change.subject()),
         }
         before
-    }
-
-    /// This cluster with what a fresh read of one namespace found: the Namespace itself, its
-    /// NetworkPolicies, its PeerAuthentications and its Waivers. All else stays as it was known.
-    #[must_use]
-    pub fn with_fresh(&self, namespace: &Str, found: impl IntoIterator<Item = Object>) -> Self {
-        let mut after = self.clone();
-        after.change(namespace, |state| {
-            state.object = None;
-            state.labels = Labels::from([(METADATA_NAME, state.name.as_str())]);
-            state.policies = Policies::default();
-            state.peer_authentications = Table::default();
-            state.waivers = Table::default();
-        });
-        for object in found {
-            after.insert(object);
-        }
-        after
     }
 
     /// Every object, kind by kind within its namespace.

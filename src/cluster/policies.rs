@@ -269,7 +269,7 @@ mod tests {
     use proptest::sample::select;
 
     use super::*;
-    use crate::model::{Directions, Requirement};
+    use crate::model::{Directions, Lifetime, Requirement};
 
     fn requirement() -> impl Strategy<Value = Requirement> {
         let values = || vec(select(vec!["x", "y", "z"]).prop_map(Str::from), 1..3);
@@ -291,6 +291,7 @@ mod tests {
                     namespace: "shop".into(),
                     name: format!("{number}").into(),
                     created: None,
+                    lifetime: Lifetime::default(),
                     pods: Selector::new(requirements),
                     isolates: Directions::BOTH,
                     ingress: Vec::new(),

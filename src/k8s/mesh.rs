@@ -11,7 +11,7 @@ use super::meta::{Identity, Meta};
 use super::policy::number;
 use super::read::{Source, Strict};
 use super::{Lowered, Problem, Read, Written as WrittenLabels, labels};
-use crate::model::{FieldPath, Labels, MeshConfig, MtlsMode, Object, PeerAuthentication, Str};
+use crate::model::{FieldPath, Labels, Lifetime, MeshConfig, MtlsMode, Object, PeerAuthentication, Str};
 use crate::yaml;
 
 #[derive(Deserialize)]
@@ -84,6 +84,7 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
         name: metadata.name(),
         created: metadata.created(),
         revision: metadata.labels().get("istio.io/rev").cloned(),
+        lifetime: metadata.lifetime(),
         selector,
         mode,
         ports,
@@ -119,6 +120,7 @@ pub(super) fn unreadable_peer_authentication<'a>(source: impl Source<'a>, namesp
         name: metadata.name(),
         created: None,
         revision: None,
+        lifetime: Lifetime::default(),
         selector: Labels::default(),
         mode: MtlsMode::Unknown("unreadable".into()),
         ports: BTreeMap::new(),

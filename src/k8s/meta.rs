@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{Written, labels};
-use crate::model::{Labels, Owner, Str, WorkloadId};
+use crate::model::{Ending, Labels, Lifetime, MOST_GRACE, Owner, OwnerReference, Str, WorkloadId};
 
 /// `ObjectMeta`, less what no rule reads (managed fields above all, which outweigh the rest).
 #[derive(Debug, Default, Deserialize)]
@@ -18,12 +18,14 @@ pub(super) struct Meta {
     annotations: Option<Written>,
     creation_timestamp: Option<Str>,
     deletion_timestamp: Option<IgnoredAny>,
-    owner_references: Option<Vec<OwnerReference>>,
+    deletion_grace_period_seconds: Option<i64>,
+    finalizers: Option<Vec<Str>>,
+    owner_references: Option<Vec<WrittenOwner>>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct OwnerReference {
+struct WrittenOwner {
     #[serde(default)]
     api_version: Option<Str>,
     kind: Str,
@@ -62,12 +64,55 @@ impl Meta {
         self.deletion_timestamp.is_some()
     }
 
+    pub(super) fn lifetime(&self) -> Lifetime {
+        let owners = self.owner_references.iter().flatten().map(|owner| OwnerReference {
+            api_version: owner.api_version.clone().unwrap_or_default(),
+            kind: owner.kind.clone(),
+            name: owner.name.clone(),
+        });
+        Lifetime { is_ending: self.is_terminating(), owners: owners.collect() }
+    }
+
+    /// The ending of a pod, or of a template of pods with this grace period.
+    pub(super) fn ending(&self, is_pod: bool, grace: Option<i64>) -> Ending {
+        let is_short = |seconds: Option<i64>| seconds.unwrap_or_default() <= MOST_GRACE;
+        let has_finalizer = |name: &str| self.finalizers.iter().flatten().any(|it| it == name);
+        let is_held = self.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+        let has_begun = self.is_terminating() && (!is_pod || is_short(self.deletion_grace_period_seconds));
+        // Of an owner that the collector cannot look up it deletes nothing, and where another owner
+        // is left it only takes out the reference.
+        let has_one_owner = match self.owner_references.as_deref() {
+            Some([owner]) => {
+                owner.controller == Some(true)
+                    && makes_pods(owner.api_version.as_deref().unwrap_or_default(), &owner.kind)
+            }
+            Some(_) | None => false,
+        };
+        Ending {
+            has_begun,
+            // Dependents that are to be orphaned stay, whatever else is asked for.
+            takes_dependents: has_begun && has_finalizer("foregroundDeletion") && !has_finalizer("orphan"),
+            // What a finalizer keeps keeps its pods. Those of a pod do not keep its containers.
+            is_with_owner: has_one_owner && is_short(grace) && (is_pod || !is_held),
+        }
+    }
+
     pub(super) fn controller(&self) -> Option<Owner> {
         let mut owners = self.owner_references.iter().flatten();
         let owner = owners.find(|owner| owner.controller == Some(true))?;
         let group = owner.api_version.as_deref().map(|it| it.split_once('/').map_or("", |(group, _)| group).into());
         Some(Owner { group, id: WorkloadId { kind: owner.kind.clone(), name: owner.name.clone() } })
     }
+}
+
+/// Whether this is a version and kind of the API that makes pods, exactly as it is served.
+fn makes_pods(api_version: &str, kind: &str) -> bool {
+    matches!(
+        (api_version, kind),
+        ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
+            | ("batch/v1", "Job" | "CronJob")
+            | ("v1", "ReplicationController")
+    )
 }
 
 /// The least that can be asked of `metadata`: who it is. Fields that are no strings are left out.

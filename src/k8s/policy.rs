@@ -68,6 +68,7 @@ pub(super) fn lower<'a>(source: impl Source<'a>, namespace: &str) -> Read {
         namespace: metadata.namespace(namespace),
         name: metadata.name(),
         created: metadata.created(),
+        lifetime: metadata.lifetime(),
         pods,
         isolates,
         ingress,

@@ -66,6 +66,7 @@ struct PodSpec {
     host_network: Option<bool>,
     dns_policy: Option<Str>,
     dns_config: Option<DnsConfig>,
+    termination_grace_period_seconds: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -166,7 +167,14 @@ fn pod(
     problems: &mut Vec<Problem>,
 ) -> Workload {
     let spec_path = path.field("spec");
-    let PodSpec { containers, init_containers, host_network, dns_policy, dns_config } = spec;
+    let PodSpec {
+        containers,
+        init_containers,
+        host_network,
+        dns_policy,
+        dns_config,
+        termination_grace_period_seconds: grace,
+    } = spec;
     let containers: Vec<Container> = containers.unwrap_or_default();
     let init_containers: Vec<Container> = init_containers.unwrap_or_default();
     let mut ports = Vec::new();
@@ -220,6 +228,7 @@ fn pod(
         labels: pod_metadata.labels(),
         annotations: mesh_annotations(pod_metadata),
         owner: metadata.controller(),
+        ending: metadata.ending(kind == "Pod", grace),
         ports,
         host_network: host_network.unwrap_or(false),
         dns_policy,

@@ -8,8 +8,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    AdmissionWebhook, DnsPolicy, Labels, MtlsMode, NamedProxy, Namespace, Object, OnFailure, PeerAuthentication,
-    Revision, WebhookConfiguration, WebhookKind, WorkloadId,
+    AdmissionWebhook, DnsPolicy, Ending, Labels, Lifetime, MtlsMode, NamedProxy, Namespace, Object, OnFailure,
+    PeerAuthentication, Revision, WebhookConfiguration, WebhookKind, WorkloadId,
 };
 
 const ROOT: &str = "root";
@@ -42,6 +42,7 @@ fn policy(text: &str) -> PeerAuthentication {
         name: name.into(),
         created: age.parse().ok().map(|second| Timestamp::from_second(second).unwrap()),
         revision: None,
+        lifetime: Lifetime::default(),
         selector: pairs.collect(),
         mode,
         ports: ports.collect(),
@@ -336,6 +337,7 @@ fn workload(marks: &str) -> Workload {
         labels: pairs(marks.split_whitespace().filter(|word| !is_annotation(word)).collect()),
         annotations: pairs(marks.split_whitespace().filter(is_annotation).collect()),
         owner: None,
+        ending: Ending::default(),
         ports: Vec::new(),
         host_network: marks.contains("hostNetwork"),
         dns_policy: DnsPolicy::ClusterFirst,
@@ -636,6 +638,7 @@ fn any_policy() -> impl Strategy<Value = PeerAuthentication> {
             name: name.into(),
             created: age.map(|second| Timestamp::from_second(second).unwrap()),
             revision: None,
+            lifetime: Lifetime::default(),
             selector,
             mode,
             ports,

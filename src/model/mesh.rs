@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{Labels, Str};
+use super::{Labels, Lifetime, Str};
 
 /// The annotation with a proxy's configuration. Of its YAML only `interceptionMode` is kept.
 pub const PROXY_CONFIG: &str = "proxy.istio.io/config";
@@ -47,6 +47,8 @@ pub struct PeerAuthentication {
     pub created: Option<Timestamp>,
     /// The label `istio.io/rev`: the only revision of the control plane that reads it.
     pub revision: Option<Str>,
+    /// How long it stays.
+    pub lifetime: Lifetime,
     /// `spec.selector.matchLabels`. Empty: not about single workloads but about its namespace.
     pub selector: Labels,
     /// `spec.mtls.mode`; [`MtlsMode::Unset`] where none is written.

@@ -7,6 +7,7 @@
 
 mod change;
 mod labels;
+mod lifetime;
 mod mesh;
 mod namespace;
 mod object;
@@ -22,6 +23,7 @@ pub mod written;
 
 pub use change::{Change, Operation};
 pub use labels::Labels;
+pub use lifetime::{Ending, Lifetime, MOST_GRACE, OwnerReference};
 pub use mesh::{MESH_ANNOTATIONS, MeshConfig, MtlsMode, PROXY_CONFIG, PeerAuthentication, Revision};
 pub use namespace::{METADATA_NAME, Namespace};
 pub use object::{Object, ObjectRef};

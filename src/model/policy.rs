@@ -5,7 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::{FieldPath, Selector, Str};
+use super::{FieldPath, Lifetime, Selector, Str};
 use crate::netset::{IpSet, Protocol};
 
 /// Which way traffic goes, seen from the pod a policy selects.
@@ -83,6 +83,8 @@ pub struct NetworkPolicy {
     pub name: Str,
     /// `metadata.creationTimestamp`; nothing for one that is not stored yet.
     pub created: Option<Timestamp>,
+    /// How long it stays.
+    pub lifetime: Lifetime,
     /// Which pods it is about; a missing `spec.podSelector` selects all of them.
     pub pods: Selector,
     /// The directions it isolates: `policyTypes`, or its default where none are written

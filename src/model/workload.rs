@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Labels, Str};
+use super::{Ending, Labels, Str};
 use crate::netset::Protocol;
 
 /// Which workload: unique in a cluster.
@@ -83,6 +83,8 @@ pub struct Workload {
     pub annotations: Labels,
     /// The controller it belongs to.
     pub owner: Option<Owner>,
+    /// Whether it is on its way out.
+    pub ending: Ending,
     /// Ports its containers declare, those of restartable init containers included.
     pub ports: Vec<ContainerPort>,
     /// Whether it shares its node's network: policies do not apply to it, selectors do not reach it.
@@ -111,6 +113,7 @@ impl Workload {
             labels,
             annotations: Labels::default(),
             owner: None,
+            ending: Ending::default(),
             ports: Vec::new(),
             host_network: false,
             dns_policy: DnsPolicy::ClusterFirst,

@@ -1,17 +1,18 @@
 //! From a change to findings: the ratchet, the ceilings, rules that fail, and judging that is asked
 //! to stop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::registry::AnyRule;
 use super::{
-    Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, View, Violation, Waived,
+    Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, Subject, View, Violation, Waived,
 };
-use crate::cluster::Cluster;
-use crate::model::{Change, FieldPath, Object, ObjectRef, Stop, Stopped};
+use crate::cluster::{Cluster, Leaving};
+use crate::model::{Change, FieldPath, Lifetime, Object, ObjectRef, Stop, Stopped, Str, Workload};
 
 /// The rules as the configuration set them, ready to run.
 pub struct RuleSet {
@@ -72,43 +73,67 @@ impl RuleSet {
     ) -> Result<Vec<Finding>, Stopped> {
         let before = cluster.as_found_by(change);
         let after = before.with(change);
-        let before = View::new(&before, &self.environment, now).until(stop);
-        let after = View::new(&after, &self.environment, now).until(stop);
-        self.run(&change.reference(), before.cluster, |active| {
-            before.check_stop();
-            let scope = active.rule.scope(change, &before, &after);
-            if scope == Scope::Nothing {
-                return Vec::new();
+        let looks = self.looks(before, after, change, now);
+        let looks: Vec<_> = looks.iter().map(|look| look.views(&self.environment, now, stop)).collect();
+        self.run(&change.reference(), cluster, |active| {
+            let judged: Vec<_> = looks.iter().map(|look| (look, judge_by(active, change, look))).collect();
+            let mut told = BTreeSet::new();
+            let mut findings = Vec::new();
+            // What any look finds new is new. The first look that finds something tells of it.
+            for standing in [false, true] {
+                for (look, (new, old)) in &judged {
+                    let violations = if standing { old } else { new };
+                    let untold = violations.iter().filter(|it| told.insert(it.identity())).cloned().collect();
+                    let change = Some((change, &look.before));
+                    let moment = Moment { view: &look.after, change, profile: self.profile, standing };
+                    findings.extend(self.explain(active, untold, &moment).into_iter().map(|it| look.tell(it)));
+                }
             }
-            let mut found = Vec::new();
-            active.rule.violations(&after, &scope, &mut found);
-            if found.is_empty() {
-                return Vec::new();
-            }
-            let mut stood = Vec::new();
-            active.rule.violations(&before, &scope, &mut stood);
-            let stood: BTreeMap<_, u8> = stood.iter().map(|v| (v.identity(), v.badness)).collect();
-            let stands = |v: &Violation| stood.get(&v.identity()).is_some_and(|bad| v.badness <= *bad);
-            let (old, new): (Vec<_>, Vec<_>) = found.into_iter().partition(|v| {
-                before.check_stop();
-                stands(v) && !active.rule.worsened(v, &before, &after)
-            });
-            let change = Some((change, &before));
-            let moment = |standing| Moment { view: &after, change, profile: self.profile, standing };
-            let mut findings = self.explain(active, new, &moment(false));
-            findings.extend(self.explain(active, old, &moment(true)));
             findings
         })
     }
 
+    /// The ways to look at a change. Mostly there is one. A policy that is being deleted is no longer
+    /// protection, and what it admits is open until it is gone: so it is judged without it and with it.
+    /// Where it is not known whether a new policy stays, a finding without it is at most a warning.
+    fn looks(&self, before: Cluster, after: Cluster, change: &Change, now: Timestamp) -> Vec<Look> {
+        let root: Str = self.environment.mesh.expected_root().into();
+        let namespaces: BTreeSet<&Str> = change.namespace().into_iter().chain([&root]).collect();
+        let mut looks = Vec::new();
+        let mut counted = Look { before, after, ceiling: Action::Deny, uncounted: Vec::new() };
+        if let Some(settled) = counted.without(Leaving::Ending, &namespaces) {
+            // Of what ends here its deletion was judged.
+            let is_end = matches!(change, Change::Delete(object) if is_ending(object));
+            let known = std::mem::replace(&mut counted, settled);
+            looks.extend((!is_end).then_some(known));
+        }
+        let unowned = counted.without(Leaving::Unowned(now), &namespaces);
+        looks.insert(0, counted);
+        looks.extend(unowned.map(|look| Look { ceiling: Action::Warn, ..look }));
+        looks
+    }
+
     /// Everything that is wrong with a cluster, against nothing: what `check` and an audit report.
     pub fn judge_all(&self, cluster: &Cluster, now: Timestamp) -> Vec<Finding> {
-        let view = View::new(cluster, &self.environment, now);
+        let settled = cluster.without(Leaving::Ending, cluster.namespaces().map(|state| &state.name));
+        let views = settled.iter().chain([cluster]).map(|cluster| View::new(cluster, &self.environment, now));
+        let views: Vec<_> = views.collect();
         let cluster_itself = ObjectRef { kind: "Cluster".into(), namespace: None, name: "cluster".into() };
         let judged = self.run(&cluster_itself, cluster, |active| {
-            let mut found = Vec::new();
-            active.rule.violations(&view, &Scope::Cluster, &mut found);
-            self.explain(active, found, &Moment { view: &view, change: None, profile: self.profile, standing: false })
+            let mut told: Vec<Violation> = Vec::new();
+            let mut findings = Vec::new();
+            for view in &views {
+                let mut found = Vec::new();
+                active.rule.violations(view, &Scope::Cluster, &mut found);
+                if views.len() > 1 {
+                    let known: BTreeSet<_> = told.iter().map(Violation::identity).collect();
+                    found.retain(|violation| !known.contains(&violation.identity()));
+                    told.extend(found.iter().cloned());
+                }
+                let moment = Moment { view, change: None, profile: self.profile, standing: false };
+                findings.extend(self.explain(active, found, &moment));
+            }
+            findings
         });
         judged.expect("nothing asks this to stop")
     }
@@ -152,7 +177,7 @@ impl RuleSet {
 
     /// Violations to findings, grouped by what becomes of them.
     fn explain(&self, active: &ActiveRule, violations: Vec<Violation>, moment: &Moment<'_>) -> Vec<Finding> {
-        let mut alike: BTreeMap<(Action, bool, Option<Waived>), Vec<Violation>> = BTreeMap::new();
+        let mut alike: BTreeMap<(Action, bool, bool, Option<Waived>), Vec<Violation>> = BTreeMap::new();
         for violation in violations {
             moment.view.check_stop();
             let ratchet = if moment.standing { Action::Warn } else { Action::Deny };
@@ -161,15 +186,21 @@ impl RuleSet {
                 .min(ratchet)
                 .min(active.rule.ceiling(&violation, moment))
                 .min(self.mode_of(active, &violation, moment).ceiling());
+            let is_ending = is_about_what_ends(&violation, moment);
+            let action = match (is_ending, moment.change) {
+                (false, _) => action,
+                (true, Some(_)) => action.min(Action::Warn),
+                (true, None) => Action::Off,
+            };
             if action > Action::Off {
                 let waived = self.environment.waivers.cover(active.rule.meta(), &violation, moment.view);
                 let action = if waived.is_some() { Action::Audit } else { action };
                 let rests_on_absence = active.rule.rests_on_absence(&violation, moment);
-                alike.entry((action, rests_on_absence, waived)).or_default().push(violation);
+                alike.entry((action, is_ending, rests_on_absence, waived)).or_default().push(violation);
             }
         }
         let mut findings = Vec::new();
-        for ((action, rests_on_absence, waived), group) in alike {
+        for ((action, is_ending, rests_on_absence, waived), group) in alike {
             moment.view.check_stop();
             findings.extend(active.rule.explain(&group, moment).into_iter().map(|finding| Finding {
                 rule: active.rule.meta(),
@@ -178,6 +209,11 @@ impl RuleSet {
                 rests_on_state: true,
                 rests_on_absence,
                 waived: waived.clone(),
+                message: if is_ending {
+                    format!("{}; these are being deleted", finding.message)
+                } else {
+                    finding.message
+                },
                 ..finding
             }));
         }
@@ -202,6 +238,135 @@ impl RuleSet {
             Some((Change::Update(Object::Namespace(_), _), before)) => now.max(self.mode_in(before.cluster, namespace)),
             _ => now,
         }
+    }
+}
+
+/// A cluster before and after a change, with and without what leaves it.
+struct Look {
+    before: Cluster,
+    after: Cluster,
+    /// The strongest action a finding of this look deserves.
+    ceiling: Action,
+    /// The policies that are left out of it.
+    uncounted: Vec<Object>,
+}
+
+/// A [`Look`] as rules look at it.
+struct Views<'a> {
+    before: View<'a>,
+    after: View<'a>,
+    look: &'a Look,
+}
+
+impl Look {
+    /// The same without the policies that leave; nothing where none does.
+    fn without(&self, leaving: Leaving, namespaces: &BTreeSet<&Str>) -> Option<Self> {
+        let [before, after] = [&self.before, &self.after].map(|it| it.without(leaving, namespaces.iter().copied()));
+        if before.is_none() && after.is_none() {
+            return None;
+        }
+        Some(Self {
+            uncounted: namespaces.iter().flat_map(|namespace| self.after.leaving(leaving, namespace)).collect(),
+            before: before.unwrap_or_else(|| self.before.clone()),
+            after: after.unwrap_or_else(|| self.after.clone()),
+            ceiling: self.ceiling,
+        })
+    }
+
+    fn views<'a>(&'a self, environment: &'a Environment, now: Timestamp, stop: Option<&'a Stop>) -> Views<'a> {
+        let [before, after] =
+            [&self.before, &self.after].map(|cluster| View::new(cluster, environment, now).until(stop));
+        Views { before, after, look: self }
+    }
+}
+
+impl std::ops::Deref for Views<'_> {
+    type Target = Look;
+
+    fn deref(&self) -> &Look {
+        self.look
+    }
+}
+
+/// How many policies that are not counted a finding names.
+const MOST_NAMED: usize = 3;
+
+impl Views<'_> {
+    /// A finding of this look, with the policies it does not count.
+    fn tell(&self, mut finding: Finding) -> Finding {
+        let Look { ceiling, uncounted, .. } = self.look;
+        finding.action = finding.action.min(*ceiling);
+        let here = uncounted.iter().filter(|object| object.namespace() == finding.namespace.as_ref());
+        for object in here.take(MOST_NAMED) {
+            let ObjectRef { kind, name, .. } = object.reference();
+            let owners = lifetime(object).into_iter().flat_map(|it| &it.owners).map(ToString::to_string);
+            match (is_ending(object), owners.collect::<Vec<_>>().join(", ")) {
+                (true, _) => finding.evidence.push(format!("{kind} `{name}` is being deleted and does not count")),
+                (false, owners) => {
+                    let _ = write!(
+                        finding.message,
+                        "; {kind} `{name}` is not counted yet: the garbage collector deletes it if {owners} does not exist"
+                    );
+                }
+            }
+        }
+        finding
+    }
+}
+
+/// What a rule finds of a change by one look: what is new or worse, and what stood.
+fn judge_by(active: &ActiveRule, change: &Change, look: &Views<'_>) -> (Vec<Violation>, Vec<Violation>) {
+    let Views { before, after, look: _ } = look;
+    before.check_stop();
+    let scope = active.rule.scope(change, before, after);
+    let mut found = Vec::new();
+    if scope != Scope::Nothing {
+        active.rule.violations(after, &scope, &mut found);
+    }
+    if found.is_empty() {
+        return (Vec::new(), Vec::new());
+    }
+    let mut stood = Vec::new();
+    active.rule.violations(before, &scope, &mut stood);
+    let stood: BTreeMap<_, u8> = stood.iter().map(|v| (v.identity(), v.badness)).collect();
+    let stands = |v: &Violation| stood.get(&v.identity()).is_some_and(|bad| v.badness <= *bad);
+    found.into_iter().partition(|v| {
+        before.check_stop();
+        !stands(v) || active.rule.worsened(v, before, after)
+    })
+}
+
+fn lifetime(object: &Object) -> Option<&Lifetime> {
+    match object {
+        Object::NetworkPolicy(policy) => Some(&policy.lifetime),
+        Object::PeerAuthentication(policy) => Some(&policy.lifetime),
+        Object::Namespace(_)
+        | Object::Workload(_)
+        | Object::Service(_)
+        | Object::MeshConfig(_)
+        | Object::WebhookConfiguration(_)
+        | Object::ForeignPolicy(_)
+        | Object::Waiver(_) => None,
+    }
+}
+
+fn is_ending(object: &Object) -> bool {
+    lifetime(object).is_some_and(|lifetime| lifetime.is_ending)
+}
+
+/// Whether a violation is of a workload on its way out, by no change of its own. What goes is not
+/// opened by what goes with it, so that an application can be deleted in any order.
+fn is_about_what_ends(violation: &Violation, moment: &Moment<'_>) -> bool {
+    let Subject::Workload(id) = &violation.subject else { return false };
+    let Some(state) = moment.view.cluster.namespace(&violation.namespace) else { return false };
+    let Some(workload) = state.workloads.get(id) else { return false };
+    match moment.change {
+        Some((change, _)) => {
+            let is_it = |it: &Workload| it.id == *id && it.namespace == violation.namespace;
+            !matches!(change.subject(), Object::Workload(it) if is_it(it)) && state.is_ending(workload)
+        }
+        // Folders of manifests seldom hold the owners of what is in them.
+        None => workload.ending.has_begun,
     }
 }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use super::Moment;
 use crate::model::{
-    Direction, Directions, DnsPolicy, IpBlock, Labels, METADATA_NAME, NetworkPolicy, Operator, PeerSpec, PolicyRule,
-    Port, PortSpec, Requirement, Selector, Str, Workload,
+    Direction, Directions, DnsPolicy, IpBlock, Labels, Lifetime, METADATA_NAME, NetworkPolicy, Operator, PeerSpec,
+    PolicyRule, Port, PortSpec, Requirement, Selector, Str, Workload,
 };
 use crate::netset::Protocol;
 use crate::reach::{Dns, DnsTarget};
@@ -288,6 +288,7 @@ pub(super) fn isolating(
         namespace: namespace.clone(),
         name,
         created: None,
+        lifetime: Lifetime::default(),
         pods,
         isolates,
         ingress: Vec::new(),

@@ -62,7 +62,7 @@ impl Judge {
         let cluster = Arc::clone(&self.cluster.borrow());
         let answer = self.once(&review, Arc::clone(&cluster), self.doubts(&review.rules)).await;
         match &self.origin {
-            Some(origin) if !answer.record.to_confirm.is_empty() => {
+            Some(origin) if !answer.record.to_confirm.namespaces.is_empty() => {
                 self.confirm(&review, origin.as_ref(), cluster, answer).await
             }
             Some(_) | None => answer,
@@ -75,11 +75,11 @@ impl Judge {
     async fn confirm(&self, review: &Review, origin: &dyn Origin, cluster: Arc<Cluster>, first: Answer) -> Answer {
         let time = review.deadline.saturating_duration_since(Instant::now()).mul_f64(TIME_TO_CONFIRM);
         let was_allowed = first.record.allowed;
-        let mut namespaces = first.record.to_confirm.clone();
-        namespaces.truncate(MOST_CONFIRMED);
+        let mut reading = first.record.to_confirm.clone();
+        reading.namespaces.truncate(MOST_CONFIRMED);
         // What is unread is left out of the renewal, and may have been read by the end of it.
         let mut doubts = self.doubts(&review.rules);
-        let renewed = timeout(time, origin.renew(Arc::clone(&cluster), namespaces)).await;
+        let renewed = timeout(time, origin.renew(Arc::clone(&cluster), reading)).await;
         doubts.extend(self.doubts(&review.rules));
         let (cluster, is_confirmed) =
             match renewed.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned())) {

@@ -36,9 +36,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::admission::{Answer, Sight};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Reading};
 use crate::k8s::Kind;
-use crate::model::Str;
 use crate::rules::RuleSet;
 use crate::telemetry::Telemetry;
 use judge::Judge;
@@ -62,9 +61,9 @@ pub trait Origin: Send + Sync {
     /// What could not be read, not yet or not at all.
     fn unread(&self) -> Vec<Kind>;
 
-    /// A cluster with what rules may find absent in these namespaces read anew; or why that cannot
+    /// A cluster with what rules may find absent in some namespaces read anew; or why that cannot
     /// be done, for people.
-    fn renew(&self, cluster: Arc<Cluster>, namespaces: Vec<Str>) -> Renewed<'_>;
+    fn renew(&self, cluster: Arc<Cluster>, reading: Reading) -> Renewed<'_>;
 }
 
 /// A cluster that is being read anew.

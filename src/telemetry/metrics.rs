@@ -76,6 +76,7 @@ pub static CATALOGUE: &[&Metric] = &[
     &REPORTS_WRITTEN,
     &REPORTS_REFUSED,
     &EVENTS,
+    &PROTECTION_LOST,
     &CONFIG_RELOADS,
     &CONFIG_LAST_RELOAD_SUCCESS,
     &BUILD_INFO,
@@ -229,6 +230,13 @@ const EVENTS: Metric = Metric {
     kind: Kind::Counter,
     labels: &["result"],
     help: "Events about changed verdicts, by whether they were written, dropped because there were too many, or refused by the API server.",
+};
+
+const PROTECTION_LOST: Metric = Metric {
+    name: "portcullis_protection_lost_total",
+    kind: Kind::Counter,
+    labels: &["rule"],
+    help: "Findings about policies that are gone and whose deletion the gate would have denied, had it been asked.",
 };
 
 /// What waivers come to.
@@ -507,6 +515,7 @@ struct Series {
     events_written: IntCounter,
     events_dropped: IntCounter,
     events_refused: IntCounter,
+    protection_lost: IntCounterVec,
     certificate: Reloads,
     config: Reloads,
 }
@@ -574,6 +583,7 @@ impl Default for Metrics {
                 events_written: events.with_label_values(&["written"]),
                 events_dropped: events.with_label_values(&["dropped"]),
                 events_refused: events.with_label_values(&["refused"]),
+                protection_lost: counters(&registry, &PROTECTION_LOST),
                 certificate: Reloads::new(&registry, &CERTIFICATE_RELOADS, &CERTIFICATE_LAST_RELOAD_SUCCESS),
                 config: Reloads::new(&registry, &CONFIG_RELOADS, &CONFIG_LAST_RELOAD_SUCCESS),
                 registry,
@@ -744,6 +754,11 @@ impl Metrics {
         self.series.events_refused.inc();
     }
 
+    /// A policy is gone, and by this rule the gate would have denied its deletion.
+    pub fn protection_lost(&self, rule: &str) {
+        self.series.protection_lost.with_label_values(&[rule]).inc();
+    }
+
     /// The configuration file changed, and was taken or not.
     pub fn config_reloaded(&self, taken: bool) {
         self.series.config.count(taken);
@@ -832,6 +847,7 @@ mod tests {
     fn touched() -> Metrics {
         let metrics = Metrics::default();
         metrics.review("NetworkPolicy", "CREATE", Verdict::Denied, Duration::from_micros(30));
+        metrics.protection_lost("missing-default-deny");
         metrics.finding("dns-blackhole", "deny");
         metrics.rejected(Rejection::Overload);
         metrics.objects("Pod", 3);

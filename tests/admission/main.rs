@@ -10,6 +10,7 @@
 )]
 
 mod answers;
+mod ends;
 mod evasions;
 mod gate;
 mod mesh;

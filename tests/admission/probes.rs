@@ -57,7 +57,7 @@ fn a_probe_is_denied_whatever_is_not_known() {
     let answer =
         admission::review(&Settings::default().rule_set(), sight, &probe().body(), jiff::Timestamp::UNIX_EPOCH);
     assert!(!answer.record.allowed);
-    assert!(answer.record.to_confirm.is_empty(), "there is nothing to read anew for it");
+    assert!(answer.record.to_confirm.namespaces.is_empty(), "there is nothing to read anew for it");
 }
 
 #[test]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use portcullis::cluster::Cluster;
 use portcullis::model::{
-    ContainerPort, Directions, DnsPolicy, IpBlock, Labels, NamedProxy, Namespace, NetworkPolicy, Object, PeerSpec,
-    PolicyRule, Port, PortSpec, Selector, Service, ServicePort, TargetPort, Workload, WorkloadId,
+    ContainerPort, Directions, DnsPolicy, Ending, IpBlock, Labels, Lifetime, NamedProxy, Namespace, NetworkPolicy,
+    Object, PeerSpec, PolicyRule, Port, PortSpec, Selector, Service, ServicePort, TargetPort, Workload, WorkloadId,
 };
 use portcullis::netset::Protocol;
 use serde_json::{Value, json};
@@ -123,6 +123,7 @@ fn namespace(number: usize) -> impl Iterator<Item = Object> {
             namespace: name.as_str().into(),
             name: format!("policy-{policy}").into(),
             created: None,
+            lifetime: Lifetime::default(),
             pods,
             isolates: if policy == 1 { Directions { ingress: false, egress: true } } else { Directions::BOTH },
             ingress,
@@ -161,6 +162,7 @@ fn workload(namespace: &str, name: &str, labels: Labels, address: u32, ports: Ve
         labels,
         annotations: Labels::default(),
         owner: None,
+        ending: Ending::default(),
         ports,
         host_network: false,
         dns_policy: DnsPolicy::ClusterFirst,

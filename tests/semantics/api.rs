@@ -4,7 +4,7 @@
 //! It reads valid policies only and panics at anything else.
 
 use portcullis::model::{
-    Directions, IpBlock, NetworkPolicy, Operator, PeerSpec, PolicyRule, Port, PortSpec, Requirement, Selector,
+    Directions, IpBlock, Lifetime, NetworkPolicy, Operator, PeerSpec, PolicyRule, Port, PortSpec, Requirement, Selector,
 };
 use portcullis::netset::Protocol;
 use serde_json::Value;
@@ -24,6 +24,7 @@ pub(crate) fn network_policy(namespace: &str, policy: &Value) -> NetworkPolicy {
         namespace: namespace.into(),
         name: policy["metadata"]["name"].as_str().unwrap().into(),
         created: None,
+        lifetime: Lifetime::default(),
         pods: selector(&spec["podSelector"]),
         isolates,
         ingress,

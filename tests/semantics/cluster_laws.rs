@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use portcullis::cluster::{Cluster, Index};
 use portcullis::model::{
-    Change, ForeignPolicy, Labels, MeshConfig, MtlsMode, Object, ObjectRef, PeerAuthentication, Revision, Str,
-    WebhookConfiguration, WebhookKind,
+    Change, ForeignPolicy, Labels, Lifetime, MeshConfig, MtlsMode, Object, ObjectRef, PeerAuthentication, Revision,
+    Str, WebhookConfiguration, WebhookKind,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -31,6 +31,7 @@ fn any_object() -> impl Strategy<Value = Object> {
                 name: name.into(),
                 created: None,
                 revision: None,
+                lifetime: Lifetime::default(),
                 selector: Labels::from([("version", version.as_str())]),
                 mode: MtlsMode::Strict,
                 ports: BTreeMap::new(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portcullis::cluster::Cluster;
 use portcullis::model::{
-    ContainerPort, DnsPolicy, Labels, METADATA_NAME, NamedProxy, Namespace, NetworkPolicy, Object, Service,
+    ContainerPort, DnsPolicy, Ending, Labels, METADATA_NAME, NamedProxy, Namespace, NetworkPolicy, Object, Service,
     ServicePort, Str, TargetPort, Workload, WorkloadId,
 };
 use portcullis::netset::Protocol;
@@ -57,6 +57,7 @@ pub(crate) fn pod<const N: usize>(namespace: &str, name: &str, labels: [(&str, &
         labels: labels.into(),
         annotations: Labels::default(),
         owner: None,
+        ending: Ending::default(),
         ports: Vec::new(),
         host_network: false,
         dns_policy: DnsPolicy::ClusterFirst,

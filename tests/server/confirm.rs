@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Request;
-use portcullis::cluster::Cluster;
+use portcullis::cluster::{Cluster, Reading};
 use portcullis::config::{self, Settings};
 use portcullis::k8s::{Kind, lower_value};
-use portcullis::model::Str;
 use portcullis::rules::RuleSet;
 use portcullis::server::{CertificateSource, Options, Origin, Renewed};
 use portcullis::yaml::{self, Source};
@@ -59,8 +58,8 @@ impl Origin for Truth {
         self.unread.clone()
     }
 
-    fn renew(&self, _cluster: Arc<Cluster>, namespaces: Vec<Str>) -> Renewed<'_> {
-        assert_eq!(namespaces, ["shop"]);
+    fn renew(&self, _cluster: Arc<Cluster>, reading: Reading) -> Renewed<'_> {
+        assert_eq!(reading.namespaces, ["shop"]);
         self.reads.fetch_add(1, Ordering::SeqCst);
         match self.renewed.clone() {
             Some(renewed) => Box::pin(async move { renewed }),

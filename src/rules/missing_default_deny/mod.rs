@@ -105,8 +105,8 @@ use survey::{ByDefault, Survey};
 /// ```
 ///
 /// ## When it fires
-/// When a workload or a bare pod is created in an undefended namespace; when a policy is changed or
-/// deleted and a namespace or a workload loses its last defence; when a policy or a label gives a
+/// When a workload or a bare pod is created in an undefended namespace; when a policy is changed,
+/// deleted or given another owner and a namespace or a workload loses its last defence; when a policy or a label gives a
 /// workload everything back. Creating a Namespace only warns, since it must exist before its
 /// policies can, and so does taking the last policy from one in which nothing runs.
 ///
@@ -252,7 +252,7 @@ impl Rule for MissingDefaultDeny {
         // A namespace must exist before its policies can. Where nothing runs nothing is open, and what
         // is created there is judged: whoever clears a namespace is not held up.
         let is_empty = violation.subject == Subject::Namespace
-            && state.is_none_or(|state| state.live_workloads().next().is_none());
+            && state.is_none_or(|state| state.live_workloads().all(|workload| state.is_ending(workload)));
         let is_bootstrap = matches!(moment.change, Some((Change::Create(Object::Namespace(_)), _)));
         if is_unknown || is_empty || is_bootstrap || self.is_young(moment, state.map(AsRef::as_ref)) {
             return Action::Warn;

@@ -8,8 +8,9 @@ use super::*;
 use crate::cluster::Cluster;
 use crate::mesh::Mesh;
 use crate::model::{
-    AdmissionWebhook, DnsPolicy, Labels, MeshConfig, MtlsMode, NamedProxy, Namespace, ObjectRef, OnFailure, Owner,
-    PeerAuthentication, Revision, Service, ServicePort, TargetPort, WebhookConfiguration, WebhookKind, WorkloadId,
+    AdmissionWebhook, DnsPolicy, Ending, Labels, Lifetime, MeshConfig, MtlsMode, NamedProxy, Namespace, ObjectRef,
+    OnFailure, Owner, PeerAuthentication, Revision, Service, ServicePort, TargetPort, WebhookConfiguration,
+    WebhookKind, WorkloadId,
 };
 use crate::netset::Protocol;
 use crate::rules::{ActiveRule, Environment, RuleSet, builtin};
@@ -62,6 +63,7 @@ fn policy(text: &str) -> Object {
         name: name.into(),
         created,
         revision: None,
+        lifetime: Lifetime::default(),
         selector,
         mode: own,
         ports: ports.collect(),
@@ -91,6 +93,7 @@ fn workload(kind: &str, text: &str, owner: Option<Owner>) -> Object {
         labels: of(false),
         annotations: of(true),
         owner,
+        ending: Ending::default(),
         ports: Vec::new(),
         host_network: marks.contains("hostNetwork"),
         dns_policy: DnsPolicy::ClusterFirst,
@@ -1147,6 +1150,7 @@ fn any_policy() -> impl Strategy<Value = PeerAuthentication> {
             name: name.into(),
             created: Some(at(age)),
             revision: None,
+            lifetime: Lifetime::default(),
             selector: labels(selector),
             mode,
             ports,

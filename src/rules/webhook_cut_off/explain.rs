@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::{Answers, answers};
 use crate::mesh::Authority;
 use crate::model::{
-    Direction, Directions, FieldPath, Labels, MtlsMode, Object, ObjectRef, OnFailure, PeerAuthentication, PolicyRule,
-    Port, PortSpec, Selector, Str, Workload,
+    Direction, Directions, FieldPath, Labels, Lifetime, MtlsMode, Object, ObjectRef, OnFailure, PeerAuthentication,
+    PolicyRule, Port, PortSpec, Selector, Str, Workload,
 };
 use crate::netset::Protocol;
 use crate::rules::yaml::{self, FreeNames, scalar};
@@ -130,6 +130,7 @@ fn by_mesh(workload: &Workload, port: u16, selector: Option<&Labels>, moment: &M
         name: free_name(namespace, moment),
         created: None,
         revision: None,
+        lifetime: Lifetime::default(),
         selector: selector.unwrap_or(&workload.labels).clone(),
         mode: MtlsMode::Unset,
         ports: BTreeMap::new(),

@@ -24,9 +24,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Reading};
 use crate::k8s::Kind;
-use crate::model::Str;
 use crate::telemetry::{Metrics, Telemetry};
 use discovery::Discovery;
 use health::Health;
@@ -178,10 +177,10 @@ impl Live {
         self.health.forbidden_names()
     }
 
-    /// The cluster with these namespaces, their NetworkPolicies and PeerAuthentications as they are
-    /// now; or why they cannot be read, for people.
-    pub async fn renew(&self, cluster: &Cluster, namespaces: &[Str]) -> Result<Cluster, String> {
-        renew::renew(&self.client, cluster, namespaces, &self.health.unread()).await
+    /// The cluster with some namespaces and what rules read of them as they are now; or why they cannot
+    /// be read, for people.
+    pub async fn renew(&self, cluster: &Cluster, reading: &Reading) -> Result<Cluster, String> {
+        renew::renew(&self.client, cluster, reading, &self.health.unread()).await
     }
 }
 

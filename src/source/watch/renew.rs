@@ -1,17 +1,19 @@
 //! A fresh read of a namespace: what a denial found absent may be there by now.
 
+use std::sync::Arc;
+
 use futures::future::{try_join_all, try_join4};
 use kube::api::{GetParams, ListParams};
-use kube::core::Request;
+use kube::core::{ListMeta, Request};
 use kube::{Client, Error};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::feed::reason;
 use super::resources::Resource;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Extent, Reading};
 use crate::k8s::{self, Kind, TypeName};
-use crate::model::{GROUP, Object, Str};
+use crate::model::{GROUP, Object, Str, Workload};
 
 /// Reads these namespaces anew, all at once. No resource version is given, so the API server
 /// answers with the most recent data (`resourceVersion` unset: "Most Recent").
@@ -21,13 +23,83 @@ use crate::model::{GROUP, Object, Str};
 pub(super) async fn renew(
     client: &Client,
     cluster: &Cluster,
-    namespaces: &[Str],
+    reading: &Reading,
     unread: &[Kind],
 ) -> Result<Cluster, String> {
+    let Reading { namespaces, extent } = reading;
     let reads = namespaces.iter().map(|namespace| read(client, namespace, unread));
     let found = try_join_all(reads).await.map_err(|error| reason(&error))?;
     let renewed = namespaces.iter().zip(found);
-    Ok(renewed.fold(cluster.clone(), |cluster, (namespace, found)| cluster.with_fresh(namespace, found)))
+    let mut renewed = renewed.fold(cluster.clone(), |cluster, (namespace, found)| cluster.with_fresh(namespace, found));
+    if *extent == Extent::Workloads {
+        for namespace in namespaces {
+            renewed = renew_workloads(client, renewed, namespace).await.map_err(|error| reason(&error))?;
+        }
+    }
+    Ok(renewed)
+}
+
+/// How many workloads are asked for at a time, and how many of one kind are read at most. Of their
+/// metadata somebody may have made the largest the API server stores, and that is all in memory.
+const PAGE: u32 = 100;
+const MOST_WORKLOADS: usize = 1000;
+
+/// Reads which workloads there are in a namespace. Owners are read after what they own: an owner that
+/// is made in between is there, and one that is missing is gone. Of a kind that may not be read, or of
+/// which there are too many, what is known stays.
+async fn renew_workloads(client: &Client, mut cluster: Cluster, namespace: &Str) -> Result<Cluster, Error> {
+    for (group, kind, version) in WORKLOADS {
+        match list_metadata(client, Resource::of(group, kind), version, namespace).await {
+            Ok(Some(found)) => cluster = cluster.with_fresh_workloads(namespace, kind, found),
+            Ok(None) => {}
+            Err(Error::Api(status)) if status.code == 403 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(cluster)
+}
+
+/// The kinds of workloads, what is owned before what owns it.
+const WORKLOADS: [(&str, &str, &str); 8] = [
+    ("", "Pod", "v1"),
+    ("apps", "ReplicaSet", "v1"),
+    ("apps", "Deployment", "v1"),
+    ("apps", "StatefulSet", "v1"),
+    ("apps", "DaemonSet", "v1"),
+    ("", "ReplicationController", "v1"),
+    ("batch", "Job", "v1"),
+    ("batch", "CronJob", "v1"),
+];
+
+/// The metadata of the workloads of one kind in a namespace; nothing where there are too many.
+async fn list_metadata(
+    client: &Client,
+    resource: &Resource,
+    version: &str,
+    namespace: &str,
+) -> Result<Option<Vec<Arc<Workload>>>, Error> {
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        metadata: ListMeta,
+        #[serde(borrow, default)]
+        items: Option<Vec<&'a RawValue>>,
+    }
+    let mut found = Vec::new();
+    let mut params = ListParams { limit: Some(PAGE), ..ListParams::default() };
+    while found.len() < MOST_WORKLOADS {
+        let request = Request::new(resource.path_in(version, namespace)).list_metadata(&params);
+        let text = client.request_text(request.map_err(Error::BuildRequest)?).await?;
+        let Page { metadata, items } = serde_json::from_str(&text).map_err(Error::SerdeError)?;
+        found.extend(items.into_iter().flatten().filter_map(|item| match lower(resource, item.get()) {
+            Some(Object::Workload(workload)) => Some(workload),
+            Some(_) | None => None,
+        }));
+        params.continue_token = metadata.continue_.filter(|token| !token.is_empty());
+        if params.continue_token.is_none() {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 async fn read(client: &Client, namespace: &str, unread: &[Kind]) -> Result<Vec<Object>, Error> {

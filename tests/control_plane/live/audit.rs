@@ -123,6 +123,34 @@ async fn a_namespace_has_one_report_that_is_written_when_what_it_says_changes() 
 }
 
 #[tokio::test]
+async fn what_the_garbage_collector_takes_and_opens_is_told_at_once() {
+    let plane = ControlPlane::new().await;
+    plane.apply(OPEN).await;
+    plane.apply(CLOSED).await;
+    let gate = auditor(&plane, "first").await;
+    audited_again(&gate).await;
+    // No registration asks this gate, as none is asked about the collector's deletions.
+    let owner = r#"{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"nope","uid":"11111111-1111-1111-1111-111111111111"}]}}"#;
+    let patch = format!("patch networkpolicy default-deny -n shop --type=merge --patch={owner}");
+    let patched = plane.kubectl(patch.split_whitespace(), "").await;
+    assert!(patched.succeeded, "{patched:?}");
+    let event = eventually("an Event of the loss", async || {
+        let events = get(&plane, "get events.events.k8s.io -n shop").await?;
+        events["items"].as_array()?.iter().find(|it| it["reason"] == "ProtectionLost").cloned()
+    })
+    .await;
+    assert_eq!((&event["regarding"]["kind"], &event["regarding"]["name"]), (&"Namespace".into(), &"shop".into()));
+    let note = event["note"].as_str().unwrap();
+    assert!(note.contains("it belonged to ConfigMap `nope`") && note.contains("`Deployment cart`"), "{note}");
+    assert!(gate.metric("portcullis_protection_lost_total", "rule=\"missing-default-deny\"").await >= 1.0);
+    eventually("the audit finds the open namespace", async || {
+        let standing = "action=\"deny\",rule=\"missing-default-deny\",severity=\"high\"";
+        (gate.metric("portcullis_standing_findings", standing).await >= 1.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn reports_are_of_the_older_kind_where_only_that_is_installed_and_move_to_the_newer() {
     let plane = ControlPlane::new().await;
     plane.apply(OPEN).await;

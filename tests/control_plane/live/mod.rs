@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod endings;
 mod folder;
 mod labels;
 mod lifecycle;
