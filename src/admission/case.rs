@@ -176,11 +176,7 @@ fn missing(field: &str) -> Problem {
 
 /// What is capped whatever the rules say: a denial here would hold up the cluster and not a person.
 fn ceiling(request: &Request<'_>, change: Option<&Change>, cluster: &Cluster) -> Action {
-    let is_leaving = || {
-        let state = cluster.namespace(&request.namespace);
-        // Nothing is created in a namespace that goes: where it seems so, it is a new one of that name.
-        request.operation != "CREATE" && state.is_some_and(|state| state.is_terminating())
-    };
+    let is_leaving = || is_leaving(&request.operation, &request.namespace, cluster);
     let is_owned = || {
         let workload = change.and_then(Change::after);
         matches!(workload, Some(Object::Workload(workload)) if workload.owner.is_some())
@@ -192,6 +188,13 @@ fn ceiling(request: &Request<'_>, change: Option<&Change>, cluster: &Cluster) ->
         return Action::Audit;
     }
     Action::Deny
+}
+
+/// Whether a change is part of a namespace's end.
+pub(super) fn is_leaving(operation: &str, namespace: &str, cluster: &Cluster) -> bool {
+    let state = cluster.namespace(namespace);
+    // Nothing is created in a namespace that goes: where it seems so, it is a new one of that name.
+    operation != "CREATE" && state.is_some_and(|state| state.is_terminating())
 }
 
 /// The problems of the new object: those that are its own, and those the old one had as well. A

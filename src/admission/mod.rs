@@ -6,6 +6,7 @@
 
 mod answer;
 mod case;
+mod head;
 mod oversize;
 mod own;
 mod owned;
@@ -24,13 +25,14 @@ use crate::model::{Change, FieldPath, Object, ObjectRef};
 use crate::rules::{Action, CL_UNREADABLE_OBJECT, Finding, RuleSet};
 
 pub use answer::Answer;
+pub use head::Head;
 pub use oversize::too_large;
 pub use own::{CONFIGURATION_KEY, configuration_in};
 pub use probe::PROBE;
 pub use registration::{FailurePolicy, GUARD, Options, Registration, SYSTEM_NAMESPACES, Target};
 pub use sight::{Doubt, Sight};
 pub(crate) use sight::{plural, reads};
-pub use unjudged::unjudged;
+pub use unjudged::{Unjudged, unjudged};
 
 use case::{Case, Collection};
 use request::parse;

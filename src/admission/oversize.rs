@@ -3,13 +3,12 @@
 //! A plain `413` would let the request through where the webhook's `failurePolicy` is `Ignore`, so
 //! a denial is made of what came before the limit: the uid stands near the start.
 
-use super::Answer;
-use super::unjudged::Envelope;
+use super::{Answer, Head};
 
 /// A denial of a review of which only the start was kept; nothing where no uid is in it.
 pub fn too_large(prefix: &[u8]) -> Option<Answer> {
     let message = "the request is larger than 7 MiB, so it was not judged: split the object";
-    Some(Envelope::find(prefix)?.denied(413, "RequestEntityTooLarge", message))
+    Some(Head::find(prefix)?.too_large(message))
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ static RULES_OF_PROBES: LazyLock<RuleSet> = LazyLock::new(|| RuleSet {
     profile: Profile::Restricted,
     builtin: builtin(|meta| meta.restricted),
     on_error: Action::Deny,
+    on_timeout: Action::Deny,
     max_age: SignedDuration::MAX,
 });
 

@@ -1,241 +1,159 @@
-//! Answers to reviews that were not judged: too large, too late, or failed on the way.
+//! Answers to reviews that came to no verdict: too late, without room, or failed on the way.
 //!
-//! An answer needs the review's uid and nothing else. It is taken from the text itself, as far as
-//! that came, without building the objects in it.
+//! What is refused here could have been allowed, so it meets what every denial does: the mode of its
+//! namespace, and those whom no denial may hold up. Only its head is looked at, since to read the
+//! object may be what took too long.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Answer, Record};
-use crate::rules::Action;
+use super::case::is_leaving;
+use super::request::{CLEANERS, POD_CONTROLLERS};
+use super::{Answer, Head, Record};
+use crate::cluster::Cluster;
+use crate::k8s::Kind;
+use crate::model::ObjectRef;
+use crate::rules::{Action, RuleSet};
 
-/// The answer to a review nobody judged: `action` says what becomes of it and `why` goes to the
-/// user, one line. Nothing where the body has no uid.
-pub fn unjudged(body: &[u8], action: Action, why: &str) -> Option<Answer> {
-    let envelope = Envelope::find(body)?;
+/// Why a review came to no verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unjudged {
+    /// Judging it failed; `onError` decides.
+    Failed,
+    /// There was no time left; `onTimeout` decides.
+    Late,
+    /// There was no room for it in the gate; `onTimeout` decides.
+    Crowded,
+}
+
+/// The answer to a review that came to no verdict; nothing where its text has no uid.
+pub fn unjudged(rules: &RuleSet, cluster: &Cluster, body: &[u8], why: Unjudged) -> Option<Answer> {
+    let head = Head::find(body)?;
+    let asked = match why {
+        Unjudged::Failed => rules.on_error,
+        Unjudged::Late | Unjudged::Crowded => rules.on_timeout,
+    };
+    let mode = rules.mode_in(cluster, &head.namespace).ceiling();
+    let action = asked.min(mode).min(ceiling(&head, rules, cluster));
+    let message = message(&head, why, action);
     Some(match action {
-        Action::Deny => envelope.denied(500, "InternalError", why),
-        Action::Warn => envelope.allowed(json!({ "warnings": [why] }), action),
-        Action::Audit => envelope.allowed(json!({ "auditAnnotations": { "unjudged": why } }), action),
-        Action::Off => envelope.allowed(json!({}), action),
+        Action::Deny => head.denied(why.status(), &message),
+        Action::Warn => head.answer(json!({ "allowed": true, "warnings": [message] }), action),
+        Action::Audit => head.answer(json!({ "allowed": true, "auditAnnotations": { "unjudged": message } }), action),
+        Action::Off => head.answer(json!({ "allowed": true }), action),
     })
 }
 
-/// What an answer must repeat.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Envelope {
-    uid: String,
+/// What is capped whatever the configuration says.
+fn ceiling(head: &Head<'_>, rules: &RuleSet, cluster: &Cluster) -> Action {
+    // What no rule reads is let through when it is judged as well.
+    if !head.kind.is_empty() && Kind::of(&head.group, &head.kind).is_none() {
+        return Action::Off;
+    }
+    let is_by = |users: &[&str]| users.contains(&&*head.username);
+    if is_by(&CLEANERS) || is_by(&POD_CONTROLLERS) || is_leaving(&head.operation, &head.namespace, cluster) {
+        return Action::Audit;
+    }
+    // The cluster heals with these namespaces, and what works there may not try again.
+    if rules.environment.namespaces.is_exempt(&head.namespace) {
+        return Action::Warn;
+    }
+    match (&*head.operation, &*head.kind) {
+        // A namespace comes before what protects it.
+        ("CREATE", "Namespace") | ("DELETE", "Namespace" | "Waiver") => Action::Warn,
+        // Nothing is protected by a workload, and to take one away cleans up.
+        ("DELETE", _) if Kind::of(&head.group, &head.kind) == Some(Kind::Workload) => Action::Warn,
+        _ => Action::Deny,
+    }
 }
 
-impl Envelope {
-    /// Finds the uid of a review in its text, or in the start of it.
-    pub(super) fn find(text: &[u8]) -> Option<Self> {
-        let mut review = Members::of(text)?;
-        while let Some((key, value)) = review.next_value() {
-            if key != b"request" {
-                review.skip_value()?;
-                continue;
-            }
-            let mut request = Members::of(value)?;
-            while let Some((key, value)) = request.next_value() {
-                if key == b"uid" {
-                    return Some(Self { uid: string(value).filter(|uid| !uid.is_empty())? });
-                }
-                request.skip_value()?;
-            }
-            return None;
+/// What happened and what to do, in one line.
+fn message(head: &Head<'_>, why: Unjudged, action: Action) -> String {
+    let object = ObjectRef {
+        kind: if head.kind.is_empty() { "the object".into() } else { head.kind.as_ref().into() },
+        namespace: (!head.namespace.is_empty() && head.kind != "Namespace").then(|| head.namespace.as_ref().into()),
+        name: head.name.as_ref().into(),
+    };
+    let object = object.to_string();
+    let object = object.trim_end();
+    let happened = match why {
+        Unjudged::Failed => "portcullis failed while it judged this change",
+        Unjudged::Late => "portcullis did not finish judging this change in time",
+        Unjudged::Crowded => "portcullis has no room to judge this change now",
+    };
+    let outcome = match action {
+        Action::Deny => "the change is refused, and what stood stays",
+        Action::Warn | Action::Audit | Action::Off => "the change is allowed, and no rule has judged it",
+    };
+    let advice = match (why, action) {
+        (_, Action::Warn | Action::Audit | Action::Off) => "",
+        (Unjudged::Failed, Action::Deny) => ". Report this with the object",
+        (Unjudged::Late, Action::Deny) => {
+            ". Try again. If it is late again, the object or its namespace is too large, or the gate is overloaded: \
+             make the object smaller, or ask the operators of the gate to look at its load"
         }
-        None
+        (Unjudged::Crowded, Action::Deny) => {
+            ". Try again in a moment. If it happens again, send fewer changes of this namespace at a time, make the \
+             object smaller, or ask the operators of the gate to look at its load"
+        }
+    };
+    format!("{object}: {happened}; {outcome}{advice}")
+}
+
+/// Code and reason of a denial (`metav1.Status`), and after how many seconds a client may try again
+/// by itself.
+struct Status {
+    code: u16,
+    reason: &'static str,
+    retry: Option<u8>,
+}
+
+impl Unjudged {
+    const fn status(self) -> Status {
+        match self {
+            Self::Failed => Status { code: 500, reason: "InternalError", retry: None },
+            // What was late once is late again more often than not: a client that tried by itself
+            // would keep the gate busy with it.
+            Self::Late => Status { code: 504, reason: "Timeout", retry: None },
+            Self::Crowded => Status { code: 429, reason: "TooManyRequests", retry: Some(1) },
+        }
+    }
+}
+
+impl Head<'_> {
+    /// The answer to a review that is larger than any an API server sends.
+    pub(super) fn too_large(self, message: &str) -> Answer {
+        self.denied(Status { code: 413, reason: "RequestEntityTooLarge", retry: None }, message)
     }
 
-    pub(super) fn denied(self, code: u16, reason: &str, message: &str) -> Answer {
-        let status = json!({ "status": "Failure", "code": code, "reason": reason, "message": message });
-        self.answer(false, json!({ "status": status }), Action::Deny)
+    fn denied(self, status: Status, message: &str) -> Answer {
+        let Status { code, reason, retry } = status;
+        let mut status = json!({ "status": "Failure", "code": code, "reason": reason, "message": message });
+        if let (Some(seconds), Some(status)) = (retry, status.as_object_mut()) {
+            // The API server makes the `Retry-After` of its own answer of it.
+            status.insert("details".to_owned(), json!({ "retryAfterSeconds": seconds }));
+        }
+        self.answer(json!({ "allowed": false, "status": status }), Action::Deny)
     }
 
-    fn allowed(self, response: serde_json::Value, verdict: Action) -> Answer {
-        self.answer(true, response, verdict)
-    }
-
-    fn answer(self, allowed: bool, mut response: serde_json::Value, verdict: Action) -> Answer {
+    fn answer(self, mut response: Value, verdict: Action) -> Answer {
         if let Some(response) = response.as_object_mut() {
-            response.insert("uid".to_owned(), self.uid.as_str().into());
-            response.insert("allowed".to_owned(), allowed.into());
+            response.insert("uid".to_owned(), self.uid.as_ref().into());
         }
         let review = json!({ "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response });
+        let Self { uid, group: _, kind, name, namespace, operation, username: _ } = self;
         Answer {
             status: 200,
             body: review.to_string().into_bytes(),
-            record: Record { uid: self.uid, allowed, verdict: Some(verdict), ..Record::default() },
+            record: Record {
+                uid: uid.into_owned(),
+                kind: kind.into_owned(),
+                namespace: namespace.into_owned(),
+                name: name.into_owned(),
+                operation: operation.into_owned(),
+                allowed: verdict != Action::Deny,
+                verdict: Some(verdict),
+                ..Record::default()
+            },
         }
-    }
-}
-
-/// Walks the members of one JSON object whose text may break off.
-struct Members<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Members<'a> {
-    fn of(text: &'a [u8]) -> Option<Self> {
-        Some(Self { rest: text.trim_ascii_start().strip_prefix(b"{")? })
-    }
-
-    /// The next key, undecoded, and the text from its value on.
-    fn next_value(&mut self) -> Option<(&'a [u8], &'a [u8])> {
-        let text = self.rest.trim_ascii_start();
-        let text = text.strip_prefix(b",").unwrap_or(text).trim_ascii_start();
-        let end = string_end(text)?;
-        let key = text.get(1..end.checked_sub(1)?)?;
-        let value = text.get(end..)?.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
-        self.rest = value;
-        Some((key, value))
-    }
-
-    /// Goes past the value that [`Self::next_value`] stopped at.
-    fn skip_value(&mut self) -> Option<()> {
-        let end = match self.rest.first()? {
-            b'"' => string_end(self.rest)?,
-            b'{' | b'[' => nested_end(self.rest)?,
-            _ => self.rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']'))?,
-        };
-        self.rest = self.rest.get(end..)?;
-        Some(())
-    }
-}
-
-/// Where the string at the start of a text ends, quotes included.
-fn string_end(text: &[u8]) -> Option<usize> {
-    let mut bytes = text.iter().enumerate();
-    if *bytes.next()?.1 != b'"' {
-        return None;
-    }
-    while let Some((at, byte)) = bytes.next() {
-        match byte {
-            b'\\' => {
-                bytes.next()?;
-            }
-            b'"' => return Some(at + 1),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Where the object or list at the start of a text ends, brackets included.
-fn nested_end(text: &[u8]) -> Option<usize> {
-    let (mut depth, mut at) = (0_usize, 0_usize);
-    loop {
-        match text.get(at)? {
-            b'"' => {
-                at += string_end(text.get(at..)?)?;
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                depth = depth.checked_sub(1)?;
-                if depth == 0 {
-                    return Some(at + 1);
-                }
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-}
-
-/// The string at the start of a text.
-fn string(text: &[u8]) -> Option<String> {
-    serde_json::from_slice(text.get(..string_end(text)?)?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn uid(text: &str) -> Option<String> {
-        Envelope::find(text.as_bytes()).map(|envelope| envelope.uid)
-    }
-
-    #[test]
-    fn the_uid_is_found_wherever_it_stands() {
-        let found = Some("u-1".to_owned());
-        assert_eq!(uid(r#"{"request":{"uid":"u-1"}}"#), found);
-        assert_eq!(uid(r#" { "kind" : "AdmissionReview" , "request" : { "dryRun" : false , "uid" : "u-1" "#), found);
-        assert_eq!(
-            uid(r#"{"a":[{"uid":"no"},"]}\"",1.5],"request":{"object":{"uid":"no"},"n":null,"uid":"u-1""#),
-            found
-        );
-        assert_eq!(uid(r#"{"request":{"uid":"u\u002d1"}}"#), found);
-    }
-
-    #[test]
-    fn only_the_uid_of_the_request_counts() {
-        for text in [
-            "",
-            "[]",
-            "{}",
-            r#"{"uid":"no"}"#,
-            r#"{"request":null,"uid":"no"}"#,
-            r#"{"request":{"object":{"metadata":{"uid":"no"}}}}"#,
-            r#"{"response":{"uid":"no"}}"#,
-            r#"{"request":{"uid":""}}"#,
-            r#"{"request":{"uid":7}}"#,
-            r#"{"request":{"uid":"cut off"#,
-        ] {
-            assert_eq!(uid(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_action_decides_what_becomes_of_it() {
-        let response = |action: Action| {
-            let answer = unjudged(br#"{"request":{"uid":"u-1"}}"#, action, "too late").unwrap();
-            assert_eq!((answer.record.verdict, answer.record.uid.as_str()), (Some(action), "u-1"));
-            let mut body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-            assert_eq!(body["response"]["allowed"], answer.record.allowed);
-            body["response"].take()
-        };
-        assert_eq!(
-            response(Action::Deny),
-            json!({ "uid": "u-1", "allowed": false, "status": {
-                "status": "Failure", "code": 500, "reason": "InternalError", "message": "too late" } })
-        );
-        assert_eq!(response(Action::Warn), json!({ "uid": "u-1", "allowed": true, "warnings": ["too late"] }));
-        assert_eq!(
-            response(Action::Audit),
-            json!({ "uid": "u-1", "allowed": true, "auditAnnotations": { "unjudged": "too late" } })
-        );
-        assert_eq!(response(Action::Off), json!({ "uid": "u-1", "allowed": true }));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_give_an_answer(bytes in prop::collection::vec(prop::sample::select(br#"{}[]",:\uid request"#.to_vec()), 0..80)) {
-            Envelope::find(&bytes);
-        }
-
-        #[test]
-        fn the_scan_and_a_parser_agree(before in json_value(), uid in "[a-z\"\\\\]{1,8}") {
-            let text = json!({ "aaa": before, "request": { "aaa": before, "uid": uid } }).to_string();
-            prop_assert_eq!(Envelope::find(text.as_bytes()).map(|envelope| envelope.uid), Some(uid));
-        }
-    }
-
-    fn json_value() -> impl Strategy<Value = serde_json::Value> {
-        let leaf = prop_oneof![
-            Just(serde_json::Value::Null),
-            any::<bool>().prop_map(Into::into),
-            any::<i32>().prop_map(Into::into),
-            "[a-z{}\\[\\]\"\\\\:,]{0,6}".prop_map(Into::into),
-        ];
-        leaf.prop_recursive(3, 16, 4, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
-                prop::collection::btree_map("[a-z\"]{1,4}", inner, 0..4)
-                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
-            ]
-        })
     }
 }

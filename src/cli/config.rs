@@ -39,7 +39,8 @@ pub(super) fn run(command: &Command, said: &mut Said) -> anyhow::Result<Outcome>
 fn effective(settings: &Settings, now: Timestamp) -> String {
     let profile = settings.profile.as_str();
     let rules = settings.rule_set();
-    let mut out = format!("profile {profile}, mode {}, onError {}\n\n", settings.mode.as_str(), rules.on_error);
+    let (mode, on_error, on_timeout) = (settings.mode.as_str(), rules.on_error, rules.on_timeout);
+    let mut out = format!("profile {profile}, mode {mode}, onError {on_error}, onTimeout {on_timeout}\n\n");
     let width = RULES.iter().map(|entry| entry.meta.name.len()).max().unwrap_or(0);
     for entry in RULES {
         let changed = settings.changed_options(entry);

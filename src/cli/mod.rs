@@ -17,14 +17,17 @@ mod upkeep;
 mod webhook;
 
 use std::io::{self, Write};
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::{Error as ConfigError, Settings, load};
 use crate::report::{self, LocatedFault};
+use crate::rules::STACK;
 use crate::yaml::Place;
 
 /// A guardrail for Kubernetes network policy and mesh security. It judges what policies and mesh
@@ -111,8 +114,17 @@ struct Said {
     err: String,
 }
 
-/// Runs the program with the arguments of this process.
+/// Runs the program with the arguments of this process, on a thread whose stack is known: that of the
+/// main thread is set by the shell.
 pub fn main() -> ExitCode {
+    match thread::Builder::new().name("main".to_owned()).stack_size(STACK).spawn(run) {
+        // One that panicked has said so.
+        Ok(running) => running.join().unwrap_or_else(|panic| resume_unwind(panic)),
+        Err(_) => run(),
+    }
+}
+
+fn run() -> ExitCode {
     let cli = Cli::parse();
     match cli.color {
         Color::Auto => anstream::ColorChoice::Auto,

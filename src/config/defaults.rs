@@ -109,8 +109,10 @@ mod tests {
     fn the_default_file_reads_as_the_defaults() {
         let read = read(Source::new("default.yaml", defaults())).unwrap_or_else(|error| panic!("{error}"));
         let default = Settings::default();
-        let Settings { profile, mode, on_error, rules: _, namespaces, dns, mesh, cni, waivers, view } = &read;
-        assert_eq!((*profile, *mode, *on_error), (default.profile, default.mode, default.on_error));
+        let Settings { profile, mode, on_error, on_timeout, rules: _, namespaces, dns, mesh, cni, waivers, view } =
+            &read;
+        assert_eq!((*profile, *mode), (default.profile, default.mode));
+        assert_eq!((*on_error, *on_timeout), (default.on_error, default.on_timeout));
         assert_eq!((namespaces, dns, mesh, cni), (&default.namespaces, &default.dns, &default.mesh, &default.cni));
         assert_eq!((waivers, view), (&default.waivers, &default.view));
         for entry in RULES {

@@ -53,6 +53,12 @@ pub struct Settings {
     #[serde(deserialize_with = "null_is_default")]
     #[schemars(with = "Option<OnError>")]
     pub on_error: OnError,
+    /// What becomes of a change that is not judged in time, or that the gate has no room for: `deny`,
+    /// `warn` or `audit`. The mode of its namespace caps it. Cleanup by the cluster's own controllers
+    /// and namespaces under `exempt` are never denied for it.
+    #[serde(deserialize_with = "null_is_default")]
+    #[schemars(with = "Option<OnTimeout>")]
+    pub on_timeout: OnTimeout,
     /// Each rule by its name: its `action` (`deny`, `warn`, `audit` or `off`; left out, the
     /// profile's) and its options. `portcullis rules NAME` explains a rule and its options.
     #[serde(deserialize_with = "null_is_default")]
@@ -125,6 +131,29 @@ impl OnError {
     }
 }
 
+/// What becomes of a change that is not judged in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTimeout {
+    /// It is refused, and what stood stays.
+    #[default]
+    Deny,
+    /// It is allowed, and the user is told.
+    Warn,
+    /// It is allowed, and recorded.
+    Audit,
+}
+
+impl OnTimeout {
+    const fn action(self) -> Action {
+        match self {
+            Self::Deny => Action::Deny,
+            Self::Warn => Action::Warn,
+            Self::Audit => Action::Audit,
+        }
+    }
+}
+
 /// What the file says of one rule. The options were accepted by the rule when they were read.
 #[derive(Debug, Default, PartialEq, Serialize)]
 struct RuleSettings {
@@ -169,6 +198,7 @@ impl Settings {
             profile: self.profile,
             builtin: builtin(|meta| self.action_of(meta)),
             on_error: self.on_error.action(),
+            on_timeout: self.on_timeout.action(),
             max_age: SignedDuration::try_from(self.view.max_age).unwrap_or(SignedDuration::MAX),
         }
     }

@@ -131,6 +131,7 @@ mod tests {
             "profile: strict",
             "mode: off_",
             "onError: never",
+            "onTimeout: allow",
             "rules: {no-such-rule: {}}",
             "rules: {rule-failed: {action: deny}}",
             "rules: {unreadable-object: {action: den}}",

@@ -28,7 +28,7 @@ impl fmt::Display for Weakening {
 
 /// By what these rules let pass something that `before` does not, in the configuration's order.
 pub fn weakened(after: &RuleSet, before: &RuleSet) -> Vec<Weakening> {
-    let RuleSet { rules: _, environment, profile, builtin: _, on_error, max_age } = after;
+    let RuleSet { rules: _, environment, profile, builtin: _, on_error, on_timeout, max_age } = after;
     // What it takes the cluster for is neither more nor less.
     let Environment { mode, own_namespace: _, namespaces, dns: _, mesh: _, cni: _, waivers } = environment;
     let was = &before.environment;
@@ -36,6 +36,7 @@ pub fn weakened(after: &RuleSet, before: &RuleSet) -> Vec<Weakening> {
     found.falls("profile", *profile, before.profile, |it| it.as_str());
     found.falls("mode", *mode, was.mode, |it| it.as_str());
     found.falls("onError", *on_error, before.on_error, |it| it.as_str());
+    found.falls("onTimeout", *on_timeout, before.on_timeout, |it| it.as_str());
     for entry in RULES.iter().filter(|entry| entry.meta.name != CL_RULE_FAILED.name) {
         rule(entry.meta, after, before, &mut found);
     }

@@ -14,6 +14,10 @@ use super::{
 use crate::cluster::{Cluster, Leaving};
 use crate::model::{Change, FieldPath, Lifetime, Object, ObjectRef, Stop, Stopped, Str, Workload};
 
+/// The stack of every thread that judges. No recursion has a depth that is someone else's to choose,
+/// and none of those there are needs a tenth of this; what a thread does not use costs nothing.
+pub const STACK: usize = 8 * 1024 * 1024;
+
 /// The rules as the configuration set them, ready to run.
 pub struct RuleSet {
     /// Those that run, in the order of the registry.
@@ -28,6 +32,9 @@ pub struct RuleSet {
     pub builtin: BTreeMap<&'static str, Action>,
     /// What becomes of a review in which a rule fails.
     pub on_error: Action,
+    /// What becomes of a review for which there was no time or no room. Whoever judges by the clock has
+    /// to see to it.
+    pub on_timeout: Action,
     /// Past this age of what is known of the cluster nothing is denied on its strength. Whoever
     /// knows the age has to see to it.
     pub max_age: SignedDuration,

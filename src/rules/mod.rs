@@ -48,7 +48,7 @@ use crate::model::{Change, Stop, Str, Workload, WorkloadId};
 pub use action::{Action, Mode, Profile, Severity};
 pub use environment::{Environment, NamespaceSettings};
 pub use finding::Finding;
-pub use judge::{ActiveRule, RuleSet};
+pub use judge::{ActiveRule, RuleSet, STACK};
 pub use missing_default_deny::SHELTERED;
 pub use registry::{
     AnyRule, Built, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, CL_WEAKENED_CONFIGURATION, Entry,

@@ -193,6 +193,7 @@ impl Gate {
             profile: self.profile,
             builtin: builtin(|meta| meta.baseline),
             on_error: Action::Warn,
+            on_timeout: Action::Deny,
             max_age: jiff::SignedDuration::MAX,
         }
     }

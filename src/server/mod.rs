@@ -38,7 +38,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::admission::{Answer, Sight};
 use crate::cluster::{Cluster, Reading};
 use crate::k8s::Kind;
-use crate::rules::RuleSet;
+use crate::rules::{RuleSet, STACK};
 use crate::telemetry::Telemetry;
 use judge::Judge;
 use listener::Listener;
@@ -220,7 +220,7 @@ pub struct Addresses {
 /// A worker judges tens of thousands of reviews a second, which is more than API servers send. With
 /// several, the parts of one review wander between cores, and that costs more than judging it.
 pub fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_stack_size(STACK).enable_all().build()
 }
 
 /// Serves until `shutdown` completes and every request that had begun is answered.

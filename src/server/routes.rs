@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Limits;
 use super::body::{Received, receive};
 use super::judge::{Judge, Review};
-use crate::admission::{self, Answer, Record};
+use crate::admission::{self, Answer, Record, Unjudged};
 use crate::model::Stop;
 use crate::rules::{Action, RuleSet};
 use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Rejection, Verdict};
@@ -127,8 +127,8 @@ async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
     let review = gate.judge.begin(review, (place, large_place, in_flight));
     let (answer, is_judged) = match timeout_at(deadline, review).await {
         Ok(Ok(answer)) => (answer, true),
-        Ok(Err(_)) => (not_judged(&rules, &body, "portcullis failed while it judged this request"), false),
-        Err(_) => (not_judged(&rules, &body, "portcullis had no time left to judge this request"), false),
+        Ok(Err(_)) => (not_judged(&gate, &rules, &body, Unjudged::Failed), false),
+        Err(_) => (not_judged(&gate, &rules, &body, Unjudged::Late), false),
     };
     report(&gate.metrics, &answer, is_judged, received.elapsed(), http);
     respond(answer.status, answer.body)
@@ -144,11 +144,11 @@ impl Drop for Ending {
 }
 
 /// The answer to a review that came to no verdict; the configuration decides.
-fn not_judged(rules: &RuleSet, body: &[u8], why: &str) -> Answer {
-    let action = rules.on_error.min(rules.environment.mode.ceiling());
-    admission::unjudged(body, action, why).unwrap_or_else(|| Answer {
+fn not_judged(gate: &Gate, rules: &RuleSet, body: &[u8], why: Unjudged) -> Answer {
+    let cluster = Arc::clone(&gate.judge.cluster.borrow());
+    admission::unjudged(rules, &cluster, body, why).unwrap_or_else(|| Answer {
         status: StatusCode::INTERNAL_SERVER_ERROR.as_u16(),
-        body: serde_json::json!({ "error": why }).to_string().into_bytes(),
+        body: serde_json::json!({ "error": "the review was not judged, and has no uid" }).to_string().into_bytes(),
         record: Record { verdict: Some(Action::Deny), ..Record::default() },
     })
 }

@@ -21,3 +21,4 @@ mod probes;
 mod requests;
 mod rules_that_fail;
 mod stops;
+mod unjudged;

@@ -93,6 +93,7 @@ fn whatever_lets_more_pass_is_told_with_both_values() {
     for (old, new, change) in [
         ("", "mode: warn", "`mode` falls from `enforce` to `warn`"),
         ("mode: warn", "mode: audit", "`mode` falls from `warn` to `audit`"),
+        ("", "onTimeout: warn", "`onTimeout` falls from `deny` to `warn`"),
         ("onError: deny", "", "`onError` falls from `deny` to `warn`"),
         ("", "rules: {dns-blackhole: {action: warn}}", "`rules.dns-blackhole.action` falls from `deny` to `warn`"),
         ("", "rules: {plaintext-mtls: {action: off}}", "`rules.plaintext-mtls.action` falls from `deny` to `off`"),
@@ -168,7 +169,7 @@ fn whatever_lets_more_pass_is_told_with_both_values() {
 fn what_lets_no_more_pass_is_no_news() {
     for (old, new) in [
         ("mode: warn", "mode: enforce"),
-        ("", "{profile: restricted, onError: deny}"),
+        ("", "{profile: restricted, onError: deny, onTimeout: deny}"),
         ("rules: {dns-blackhole: {action: off}}", ""),
         ("rules: {wildcard-ip-block: {action: off}}", "rules: {wildcard-ip-block: {maxShare: 100, action: warn}}"),
         ("rules: {missing-default-deny: {grace: 1h, directions: [egress]}}", ""),

@@ -48,6 +48,7 @@ fn values_nobody_reads_or_that_mean_nothing_are_refused() {
 fn a_configuration_with_every_section_in_it_is_taken() {
     let everything = json!({
         "onError": "deny",
+        "onTimeout": "warn",
         "rules": {
             "missing-default-deny": {
                 "action": "warn", "directions": ["ingress"], "grace": "5m", "unrestrictedPods": [{ "app": "scanner" }],

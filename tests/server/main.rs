@@ -103,6 +103,7 @@ fn rules(on_error: Action) -> Arc<RuleSet> {
         profile: Profile::Baseline,
         builtin: builtin(|meta| meta.baseline),
         on_error,
+        on_timeout: on_error,
         max_age: jiff::SignedDuration::MAX,
     })
 }
@@ -527,8 +528,13 @@ async fn the_deadline_is_answered_as_the_configuration_says() {
     assert!(begun.elapsed() >= Duration::from_millis(200), "four fifths of the time are used");
     let late = late.json();
     assert_eq!((&late["response"]["uid"], &late["response"]["allowed"]), (&json!("late"), &json!(true)));
-    assert_eq!(late["response"]["warnings"], json!(["portcullis had no time left to judge this request"]));
-    server.until_metric(r#"portcullis_reviews_total{kind="other",operation="unknown",verdict="unjudged"} 1"#).await;
+    assert_eq!(
+        late["response"]["warnings"],
+        json!([
+            "the object: portcullis did not finish judging this change in time; the change is allowed, and no rule has judged it"
+        ])
+    );
+    server.until_metric(r#"portcullis_reviews_total{kind="other",operation="CREATE",verdict="unjudged"} 1"#).await;
     assert!(server.metrics().contains("portcullis_inflight 1"), "what runs on still takes up its place");
 }
 
@@ -578,7 +584,12 @@ async fn a_review_that_panics_is_answered_and_the_server_lives() {
     .await;
     let mut client = server.https().await;
     let failed = client.review("bad").await.unwrap().json();
-    assert_eq!(failed["response"]["warnings"], json!(["portcullis failed while it judged this request"]));
+    assert_eq!(
+        failed["response"]["warnings"],
+        json!([
+            "the object: portcullis failed while it judged this change; the change is allowed, and no rule has judged it"
+        ])
+    );
     assert_eq!(client.review("good").await.unwrap().json()["response"]["uid"], "good");
     server.until_metric("portcullis_inflight 0").await;
 }
