@@ -81,6 +81,11 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
         return Answer::of(&request, &reference, own.is_some(), &own.unwrap_or_default(), Reading::default());
     };
     let Case { change, problems, old_problems, ceiling, has_known_owner, collection } = case;
+    if problems.iter().any(Problem::is_too_large) {
+        // What the rules would say of the part that was read could be the opposite of what holds.
+        return unjudged(rules, cluster, body, Unjudged::TooLarge)
+            .unwrap_or_else(|| Answer::bad_request("the request has no uid"));
+    }
     let mut findings = own.unwrap_or_default();
     findings.extend(unreadable(rules, cluster, &reference, &problems));
     // The ratchet: what could not be read before either is no reason to refuse.
@@ -156,6 +161,9 @@ fn is_loss(change: &Change) -> bool {
     matches!(change, Change::Delete(Object::NetworkPolicy(_) | Object::PeerAuthentication(_)))
 }
 
+/// How many problems of one object are findings of their own: nobody reads more in one answer.
+const MOST_UNREADABLE: usize = 20;
+
 /// What of an object could not be read, as findings: one a problem, unless the rule is off.
 pub fn unreadable(rules: &RuleSet, cluster: &Cluster, object: &ObjectRef, problems: &[Problem]) -> Vec<Finding> {
     let asked = rules.action_of(&CL_UNREADABLE_OBJECT);
@@ -180,5 +188,10 @@ pub fn unreadable(rules: &RuleSet, cluster: &Cluster, object: &ObjectRef, proble
             ),
         )
     };
-    problems.iter().map(finding).collect()
+    let mut findings: Vec<_> = problems.iter().take(MOST_UNREADABLE).map(finding).collect();
+    if let Some(more) = problems.len().checked_sub(MOST_UNREADABLE).filter(|more| *more > 0) {
+        let message = format!("and {more} more like these");
+        findings.push(finding(&Problem { path: FieldPath::root(), message }));
+    }
+    findings
 }

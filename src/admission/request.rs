@@ -2,10 +2,11 @@
 //! them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::probe::PROBE;
@@ -108,9 +109,65 @@ struct GlanceMeta<'a> {
     #[serde(default)]
     finalizers: Option<Vec<IgnoredAny>>,
     #[serde(borrow, default)]
-    owner_references: Option<Vec<GlanceOwner<'a>>>,
-    #[serde(borrow, default)]
-    annotations: Option<BTreeMap<Cow<'a, str>, Cow<'a, str>>>,
+    owner_references: Option<Owners<'a>>,
+    #[serde(default)]
+    annotations: Option<Marks>,
+}
+
+/// The annotation that is looked for: see [`PROBE`].
+#[derive(Default, Deserialize)]
+struct Marks {
+    #[serde(default, rename = "portcullis.dev/probe")]
+    probe: Option<IgnoredAny>,
+}
+
+/// How many owners of an object are looked at. Honest objects have a handful.
+const MOST_OWNERS: usize = 64;
+
+/// The owners of an object.
+#[derive(Default)]
+struct Owners<'a> {
+    first: Vec<GlanceOwner<'a>>,
+    /// Whether there are more than [`MOST_OWNERS`].
+    are_more: bool,
+}
+
+impl Owners<'_> {
+    fn is_same_as(&self, old: &Self) -> bool {
+        !self.are_more
+            && !old.are_more
+            && self.first.len() == old.first.len()
+            && self.first.iter().all(|owner| old.first.contains(owner))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Owners<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(OwnersVisitor(PhantomData))
+    }
+}
+
+struct OwnersVisitor<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for OwnersVisitor<'a> {
+    type Value = Owners<'a>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut written: A) -> Result<Owners<'a>, A::Error> {
+        let mut owners = Owners::default();
+        while owners.first.len() < MOST_OWNERS
+            && let Some(owner) = written.next_element()?
+        {
+            owners.first.push(owner);
+        }
+        while written.next_element::<IgnoredAny>()?.is_some() {
+            owners.are_more = true;
+        }
+        Ok(owners)
+    }
 }
 
 /// What makes an owner the same owner.
@@ -171,7 +228,7 @@ impl Request<'_> {
         // Only a dry run is looked at any further.
         self.is_dry_run()
             && self.object.is_some_and(|object| object.get().contains(PROBE))
-            && glance(self.object).metadata.annotations.is_some_and(|annotations| annotations.contains_key(PROBE))
+            && glance(self.object).metadata.annotations.is_some_and(|annotations| annotations.probe.is_some())
     }
 
     /// See [`CLEANERS`].
@@ -212,11 +269,10 @@ impl Request<'_> {
         let owners = glance(Some(object)).metadata.owner_references.unwrap_or_default();
         let old = glance(self.old_object).metadata;
         let old_owners = old.owner_references.unwrap_or_default();
-        let is_same = owners.len() == old_owners.len() && owners.iter().all(|owner| old_owners.contains(owner));
-        if is_same || old.deletion_timestamp.is_some() {
+        if owners.is_same_as(&old_owners) || old.deletion_timestamp.is_some() {
             return Vec::new();
         }
-        owners.iter().map(|owner| format!("{} `{}`", owner.kind, owner.name)).collect()
+        owners.first.iter().map(|owner| format!("{} `{}`", owner.kind, owner.name)).collect()
     }
 
     /// The object's name: the request's is empty for `generateName` and in a collection's deletion.

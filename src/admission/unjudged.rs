@@ -10,7 +10,7 @@ use super::case::is_leaving;
 use super::request::{CLEANERS, POD_CONTROLLERS};
 use super::{Answer, Head, Record};
 use crate::cluster::Cluster;
-use crate::k8s::Kind;
+use crate::k8s::{Kind, MOST_ITEMS};
 use crate::model::ObjectRef;
 use crate::rules::{Action, RuleSet};
 
@@ -23,6 +23,8 @@ pub enum Unjudged {
     Late,
     /// There was no room for it in the gate; `onTimeout` decides.
     Crowded,
+    /// The object holds more than is read of one, see [`MOST_ITEMS`]; `onTimeout` decides.
+    TooLarge,
 }
 
 /// The answer to a review that came to no verdict; nothing where its text has no uid.
@@ -30,7 +32,7 @@ pub fn unjudged(rules: &RuleSet, cluster: &Cluster, body: &[u8], why: Unjudged) 
     let head = Head::find(body)?;
     let asked = match why {
         Unjudged::Failed => rules.on_error,
-        Unjudged::Late | Unjudged::Crowded => rules.on_timeout,
+        Unjudged::Late | Unjudged::Crowded | Unjudged::TooLarge => rules.on_timeout,
     };
     let mode = rules.mode_in(cluster, &head.namespace).ceiling();
     let action = asked.min(mode).min(ceiling(&head, rules, cluster));
@@ -76,9 +78,12 @@ fn message(head: &Head<'_>, why: Unjudged, action: Action) -> String {
     let object = object.to_string();
     let object = object.trim_end();
     let happened = match why {
-        Unjudged::Failed => "portcullis failed while it judged this change",
-        Unjudged::Late => "portcullis did not finish judging this change in time",
-        Unjudged::Crowded => "portcullis has no room to judge this change now",
+        Unjudged::Failed => "portcullis failed while it judged this change".to_owned(),
+        Unjudged::Late => "portcullis did not finish judging this change in time".to_owned(),
+        Unjudged::Crowded => "portcullis has no room to judge this change now".to_owned(),
+        Unjudged::TooLarge => format!(
+            "it holds more than {MOST_ITEMS} items of lists and mappings, and portcullis judges no object that is larger"
+        ),
     };
     let outcome = match action {
         Action::Deny => "the change is refused, and what stood stays",
@@ -91,6 +96,7 @@ fn message(head: &Head<'_>, why: Unjudged, action: Action) -> String {
             ". Try again. If it is late again, the object or its namespace is too large, or the gate is overloaded: \
              make the object smaller, or ask the operators of the gate to look at its load"
         }
+        (Unjudged::TooLarge, Action::Deny) => ". Split the object",
         (Unjudged::Crowded, Action::Deny) => {
             ". Try again in a moment. If it happens again, send fewer changes of this namespace at a time, make the \
              object smaller, or ask the operators of the gate to look at its load"
@@ -107,6 +113,10 @@ struct Status {
     retry: Option<u8>,
 }
 
+impl Status {
+    const TOO_LARGE: Self = Self { code: 413, reason: "RequestEntityTooLarge", retry: None };
+}
+
 impl Unjudged {
     const fn status(self) -> Status {
         match self {
@@ -114,6 +124,7 @@ impl Unjudged {
             // What was late once is late again more often than not: a client that tried by itself
             // would keep the gate busy with it.
             Self::Late => Status { code: 504, reason: "Timeout", retry: None },
+            Self::TooLarge => Status::TOO_LARGE,
             Self::Crowded => Status { code: 429, reason: "TooManyRequests", retry: Some(1) },
         }
     }
@@ -122,7 +133,7 @@ impl Unjudged {
 impl Head<'_> {
     /// The answer to a review that is larger than any an API server sends.
     pub(super) fn too_large(self, message: &str) -> Answer {
-        self.denied(Status { code: 413, reason: "RequestEntityTooLarge", retry: None }, message)
+        self.denied(Status::TOO_LARGE, message)
     }
 
     fn denied(self, status: Status, message: &str) -> Answer {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::meta::{Identity, Meta};
 use super::policy::number;
-use super::read::{Source, Strict};
+use super::read::{Mapping, Source, Strict};
 use super::{Lowered, Problem, Read, Written as WrittenLabels, labels};
 use crate::model::{FieldPath, Labels, Lifetime, MeshConfig, MtlsMode, Object, PeerAuthentication, Str};
 use crate::yaml;
@@ -25,7 +25,7 @@ struct Written {
 struct Spec {
     selector: Option<WorkloadSelector>,
     mtls: Option<Mtls>,
-    port_level_mtls: Option<BTreeMap<String, Option<Mtls>>>,
+    port_level_mtls: Option<Mapping<String, Option<Mtls>>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -65,7 +65,7 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
         let message = "`portLevelMtls` needs a `selector`: without one, Istio does not apply it";
         problems.push(Problem::new(ports_path.clone(), message));
     }
-    if port_level_mtls.as_ref().is_some_and(BTreeMap::is_empty) {
+    if port_level_mtls.as_ref().is_some_and(|ports| ports.is_empty()) {
         problems.push(Problem::new(ports_path.clone(), "at least one port is needed here"));
     }
     let mut ports = BTreeMap::new();
@@ -133,15 +133,18 @@ pub(super) fn lower_config<'a>(source: impl Source<'a>, namespace: &str) -> Read
     #[derive(Deserialize)]
     struct Written {
         metadata: Meta,
-        #[serde(default)]
-        data: Option<BTreeMap<String, Option<String>>>,
+        data: Option<Data>,
+    }
+    #[derive(Deserialize)]
+    struct Data {
+        mesh: Option<String>,
     }
     let Written { metadata, data } = source.read()?;
     let name = metadata.name();
     if name != "istio" && !name.starts_with("istio-") {
         return Ok(Lowered::default());
     }
-    let Some(mesh) = data.and_then(|mut data| data.remove("mesh")).flatten() else { return Ok(Lowered::default()) };
+    let Some(mesh) = data.and_then(|data| data.mesh) else { return Ok(Lowered::default()) };
     let mut problems = Vec::new();
     let root_namespace = match root_namespace(&mesh) {
         Ok(root_namespace) => root_namespace,
@@ -154,8 +157,15 @@ pub(super) fn lower_config<'a>(source: impl Source<'a>, namespace: &str) -> Read
     Ok(Lowered { object: Some(Object::MeshConfig(Arc::new(config))), problems })
 }
 
+/// The longest text that is read as a `MeshConfig`: what it becomes takes many times its length. Those
+/// of real meshes have a few kilobytes.
+const LONGEST_MESH_CONFIG: usize = 128 * 1024;
+
 /// `rootNamespace` of a `MeshConfig`, which the ConfigMap holds as a text of YAML.
 fn root_namespace(mesh: &str) -> Result<Option<Str>, String> {
+    if mesh.len() > LONGEST_MESH_CONFIG {
+        return Err("too large to read: more than 128 KiB".to_owned());
+    }
     let document = match yaml::parse(mesh).into_iter().next() {
         None => return Ok(None),
         Some(Ok(document)) => document.value(),

@@ -1,9 +1,12 @@
 //! `metadata`: the parts of it that any rule reads.
 
-use jiff::Timestamp;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use std::fmt;
 
+use jiff::Timestamp;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::read::Many;
 use super::{Written, labels};
 use crate::model::{Ending, Labels, Lifetime, MOST_GRACE, Owner, OwnerReference, Str, WorkloadId};
 
@@ -19,8 +22,8 @@ pub(super) struct Meta {
     creation_timestamp: Option<Str>,
     deletion_timestamp: Option<IgnoredAny>,
     deletion_grace_period_seconds: Option<i64>,
-    finalizers: Option<Vec<Str>>,
-    owner_references: Option<Vec<WrittenOwner>>,
+    finalizers: Option<Many<Str>>,
+    owner_references: Option<Many<WrittenOwner>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -119,23 +122,71 @@ fn makes_pods(api_version: &str, kind: &str) -> bool {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Identity {
-    name: serde_json::Value,
-    generate_name: serde_json::Value,
-    namespace: serde_json::Value,
+    name: Text,
+    generate_name: Text,
+    namespace: Text,
 }
 
 impl Identity {
     pub(super) fn name(&self) -> Str {
-        name(text(&self.name).as_ref(), text(&self.generate_name).as_ref())
+        name(self.name.0.as_ref(), self.generate_name.0.as_ref())
     }
 
     pub(super) fn namespace(&self, default: &str) -> Str {
-        namespace(text(&self.namespace).as_ref(), default)
+        namespace(self.namespace.0.as_ref(), default)
     }
 }
 
-fn text(value: &serde_json::Value) -> Option<Str> {
-    value.as_str().map(Str::from)
+/// A text; whatever else is written in its place is passed over and takes up no memory.
+#[derive(Debug, Default)]
+struct Text(Option<Str>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor).map(Self)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Option<Str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Option<Str>, E> {
+        Ok(Some(text.into()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Option<Str>, E> {
+        Ok(None)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Option<Str>, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Option<Str>, E> {
+        Ok(None)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Option<Str>, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Option<Str>, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Option<Str>, A::Error> {
+        IgnoredAny.visit_seq(items).map(|_| None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Option<Str>, A::Error> {
+        IgnoredAny.visit_map(entries).map(|_| None)
+    }
 }
 
 fn name(name: Option<&Str>, prefix: Option<&Str>) -> Str {

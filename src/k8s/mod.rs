@@ -26,13 +26,14 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 pub use definition::waivers as waiver_definition;
+pub use read::MOST_ITEMS;
 
 use crate::model::{
     FieldPath, ForeignPolicy, GROUP, Labels, METADATA_NAME, Namespace, Object, Str, Waiver, WaiverTerms, WebhookKind,
 };
 
 use meta::Meta;
-use read::Source;
+use read::{Source, TOO_LARGE};
 
 /// An object as far as it could be read.
 #[derive(Debug, Default)]
@@ -56,7 +57,15 @@ impl Problem {
     fn new(path: FieldPath, message: impl Into<String>) -> Self {
         Self { path, message: message.into() }
     }
+
+    /// Whether the object holds more than [`MOST_ITEMS`], so that next to nothing is known of it.
+    pub fn is_too_large(&self) -> bool {
+        self.message == TOO_LARGE
+    }
 }
+
+/// How many problems of one object are told.
+const MOST_PROBLEMS: usize = 1000;
 
 /// The kinds rules read. A kind and its group decide; versions of a kind that is read are alike in
 /// the fields that are.
@@ -160,6 +169,7 @@ fn lower<'a>(name: TypeName<'a>, source: impl Source<'a>, namespace: &str) -> Lo
     if lowered.object.as_ref().is_some_and(|object| object.reference().name.is_empty()) {
         lowered.problems.push(Problem::new(FieldPath::new("metadata.name"), "the object has no name"));
     }
+    lowered.problems.truncate(MOST_PROBLEMS);
     lowered
 }
 
@@ -268,7 +278,7 @@ fn done(object: Object) -> Lowered {
 }
 
 /// Labels as written; a null stands for none.
-type Written = std::collections::BTreeMap<Str, Option<Str>>;
+type Written = read::Mapping<Str, Option<Str>>;
 
 fn labels(written: Option<&Written>) -> Labels {
     let Some(written) = written else { return Labels::default() };

@@ -11,9 +11,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 
 use super::meta::Meta;
-use super::read::{Source, Strict};
+use super::read::{Many, Source, Strict};
 use super::spec::{Block, EgressRule, IngressRule, LabelSelector, Peer, PolicyPort, PolicySpec};
-use super::{Lowered, Problem, Read};
+use super::{Lowered, MOST_PROBLEMS, Problem, Read};
 use crate::model::{
     Direction, Directions, FieldPath, IpBlock, NetworkPolicy, Object, Operator, PeerSpec, PolicyRule, Port, PortSpec,
     Requirement, Selector, Str,
@@ -36,6 +36,9 @@ pub(super) fn lower<'a>(source: impl Source<'a>, namespace: &str) -> Read {
     let spec_path = FieldPath::root().field("spec");
     let mut cx = Problems::default();
     let (metadata, spec) = if let Some(WellFormed { metadata, spec }) = source.read_well_formed() {
+        (metadata, spec)
+    } else if source.is_large() {
+        let WellFormed { metadata, spec } = source.read()?;
         (metadata, spec)
     } else {
         let Written { metadata, spec } = source.read()?;
@@ -116,15 +119,17 @@ impl Problems {
 
     /// Something that is written wrongly and means what it means all the same.
     fn remark(&mut self, path: FieldPath, message: impl Into<String>) {
-        self.problems.push(Problem::new(path, message));
+        if self.problems.len() < MOST_PROBLEMS {
+            self.problems.push(Problem::new(path, message));
+        }
     }
 
     fn rule(
         &mut self,
         direction: Direction,
         rule: usize,
-        peers: Option<Vec<Peer>>,
-        ports: Option<Vec<PolicyPort>>,
+        peers: Option<Many<Peer>>,
+        ports: Option<Many<PolicyPort>>,
     ) -> PolicyRule {
         let peers = peers.filter(|peers| !peers.is_empty()).map(|peers| {
             let peers = peers.into_iter().enumerate();

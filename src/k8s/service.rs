@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::meta::Meta;
 use super::policy::{is_port_name, not_a_port_name, port_number, protocol};
-use super::read::Source;
+use super::read::{Many, Source};
 use super::{Lowered, Problem, Read, Written as WrittenLabels, labels};
 use crate::model::{FieldPath, Object, Service, ServicePort, TargetPort};
 
@@ -23,11 +23,11 @@ struct Written {
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
     selector: Option<WrittenLabels>,
-    ports: Option<Vec<Port>>,
+    ports: Option<Many<Port>>,
     #[serde(rename = "clusterIP")]
     cluster_ip: Option<String>,
     #[serde(rename = "clusterIPs")]
-    cluster_ips: Option<Vec<String>>,
+    cluster_ips: Option<Many<String>>,
 }
 
 #[derive(Deserialize)]

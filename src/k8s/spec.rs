@@ -11,29 +11,30 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as metav1;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde::Deserialize;
 
+use super::read::{Many, Mapping};
 use crate::model::Str;
 
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PolicySpec {
     pub(super) pod_selector: Option<LabelSelector>,
-    pub(super) policy_types: Option<Vec<Str>>,
-    pub(super) ingress: Option<Vec<IngressRule>>,
-    pub(super) egress: Option<Vec<EgressRule>>,
+    pub(super) policy_types: Option<Many<Str>>,
+    pub(super) ingress: Option<Many<IngressRule>>,
+    pub(super) egress: Option<Many<EgressRule>>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct IngressRule {
-    pub(super) from: Option<Vec<Peer>>,
-    pub(super) ports: Option<Vec<PolicyPort>>,
+    pub(super) from: Option<Many<Peer>>,
+    pub(super) ports: Option<Many<PolicyPort>>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EgressRule {
-    pub(super) to: Option<Vec<Peer>>,
-    pub(super) ports: Option<Vec<PolicyPort>>,
+    pub(super) to: Option<Many<Peer>>,
+    pub(super) ports: Option<Many<PolicyPort>>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -48,7 +49,7 @@ pub(super) struct Peer {
 #[serde(deny_unknown_fields)]
 pub(super) struct Block {
     pub(super) cidr: Str,
-    pub(super) except: Option<Vec<Str>>,
+    pub(super) except: Option<Many<Str>>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -62,8 +63,8 @@ pub(super) struct PolicyPort {
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct LabelSelector {
-    pub(super) match_labels: Option<BTreeMap<Str, Str>>,
-    pub(super) match_expressions: Option<Vec<Expression>>,
+    pub(super) match_labels: Option<Mapping<Str, Str>>,
+    pub(super) match_expressions: Option<Many<Expression>>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -71,10 +72,10 @@ pub(super) struct LabelSelector {
 pub(super) struct Expression {
     pub(super) key: Str,
     pub(super) operator: Str,
-    pub(super) values: Option<Vec<Str>>,
+    pub(super) values: Option<Many<Str>>,
 }
 
-fn each<A: Into<B>, B>(items: Option<Vec<A>>) -> Option<Vec<B>> {
+fn each<A: Into<B>, B>(items: Option<Vec<A>>) -> Option<Many<B>> {
     Some(items?.into_iter().map(Into::into).collect())
 }
 

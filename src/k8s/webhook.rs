@@ -6,14 +6,14 @@ use serde::Deserialize;
 
 use super::meta::Meta;
 use super::policy::port_number;
-use super::read::Source;
+use super::read::{Many, Source};
 use super::{Lowered, Problem, Read};
 use crate::model::{AdmissionWebhook, FieldPath, Object, OnFailure, Revision, Str, WebhookConfiguration, WebhookKind};
 
 #[derive(Deserialize)]
 struct Written {
     metadata: Meta,
-    webhooks: Option<Vec<Webhook>>,
+    webhooks: Option<Many<Webhook>>,
 }
 
 #[derive(Default, Deserialize)]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::meta::{Identity, Meta};
 use super::policy::{port_number, protocol};
-use super::read::Source;
+use super::read::{Many, Source};
 use super::{Lowered, Problem, Read};
 use crate::model::{
     ContainerPort, DnsPolicy, FieldPath, Labels, MESH_ANNOTATIONS, NamedProxy, Object, PROXY_CONFIG, Str, Workload,
@@ -61,8 +61,8 @@ struct Template {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct PodSpec {
-    containers: Option<Vec<Container>>,
-    init_containers: Option<Vec<Container>>,
+    containers: Option<Many<Container>>,
+    init_containers: Option<Many<Container>>,
     host_network: Option<bool>,
     dns_policy: Option<Str>,
     dns_config: Option<DnsConfig>,
@@ -73,7 +73,7 @@ struct PodSpec {
 #[serde(rename_all = "camelCase")]
 struct Container {
     name: Option<Str>,
-    ports: Option<Vec<PortWritten>>,
+    ports: Option<Many<PortWritten>>,
     restart_policy: Option<Str>,
 }
 
@@ -88,7 +88,7 @@ struct PortWritten {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct DnsConfig {
-    nameservers: Option<Vec<String>>,
+    nameservers: Option<Many<String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -98,7 +98,7 @@ struct PodStatus {
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
-    pod_ips: Option<Vec<PodIp>>,
+    pod_ips: Option<Many<PodIp>>,
 }
 
 #[derive(Deserialize)]
@@ -110,7 +110,7 @@ struct PodIp {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct JobStatus {
-    conditions: Option<Vec<Condition>>,
+    conditions: Option<Many<Condition>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -175,8 +175,8 @@ fn pod(
         dns_config,
         termination_grace_period_seconds: grace,
     } = spec;
-    let containers: Vec<Container> = containers.unwrap_or_default();
-    let init_containers: Vec<Container> = init_containers.unwrap_or_default();
+    let containers = containers.unwrap_or_default();
+    let init_containers = init_containers.unwrap_or_default();
     let mut ports = Vec::new();
     let (mut has_proxy, mut has_others) = (false, false);
     for (field, list) in [("containers", &containers), ("initContainers", &init_containers)] {
@@ -282,7 +282,8 @@ pub(super) fn unreadable<'a>(kind: &str, source: impl Source<'a>, namespace: &st
         metadata: Identity,
     }
     let Written { metadata } = source.read().ok()?;
-    let object: Value = source.read().ok()?;
+    // A value of any shape takes many times the memory of its text.
+    let object: Value = if source.is_large() { Value::Null } else { source.read().ok()? };
     let workload = Workload::bare(kind, &metadata.namespace(namespace), &metadata.name(), Labels::default());
     let pod = match workload.pod_path().as_str() {
         "" => Some(&object),

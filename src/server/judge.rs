@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use super::room::{Full, Guest};
 use super::workers::Workers;
 use super::{Origin, Reviewer};
 use crate::admission::{Answer, Doubt, Sight};
@@ -37,6 +38,8 @@ pub(super) struct Judge {
 pub(super) struct Review {
     pub(super) rules: Arc<RuleSet>,
     pub(super) body: Bytes,
+    /// Its place in the room.
+    pub(super) guest: Guest,
     /// Whether judging it may take so long that it gets a thread of its own.
     pub(super) is_large: bool,
     /// When the answer must be there.
@@ -49,7 +52,11 @@ impl Judge {
     /// Judges beside the connection, which can so answer when the deadline passes, and which a
     /// review that panics does not take with it. `places` go with the review: one that is late
     /// takes up room for as long as it runs.
-    pub(super) fn begin(self: &Arc<Self>, review: Review, places: impl Send + 'static) -> JoinHandle<Answer> {
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        review: Review,
+        places: impl Send + 'static,
+    ) -> JoinHandle<Result<Answer, Full>> {
         let judge = Arc::clone(self);
         tokio::spawn(async move {
             let answer = judge.judge(review).await;
@@ -58,21 +65,27 @@ impl Judge {
         })
     }
 
-    async fn judge(&self, review: Review) -> Answer {
+    async fn judge(&self, review: Review) -> Result<Answer, Full> {
         let cluster = Arc::clone(&self.cluster.borrow());
-        let answer = self.once(&review, Arc::clone(&cluster), self.doubts(&review.rules)).await;
+        let answer = self.once(&review, Arc::clone(&cluster), self.doubts(&review.rules)).await?;
         match &self.origin {
             Some(origin) if !answer.record.to_confirm.namespaces.is_empty() => {
                 self.confirm(&review, origin.as_ref(), cluster, answer).await
             }
-            Some(_) | None => answer,
+            Some(_) | None => Ok(answer),
         }
     }
 
     /// Judges again by what is there now: a watch trails what was just written, and whoever applies
     /// a policy and what it protects in one go must not be refused for want of the policy. Nor must
     /// whoever deletes all policies in one go find each of them to be one of several.
-    async fn confirm(&self, review: &Review, origin: &dyn Origin, cluster: Arc<Cluster>, first: Answer) -> Answer {
+    async fn confirm(
+        &self,
+        review: &Review,
+        origin: &dyn Origin,
+        cluster: Arc<Cluster>,
+        first: Answer,
+    ) -> Result<Answer, Full> {
         let time = review.deadline.saturating_duration_since(Instant::now()).mul_f64(TIME_TO_CONFIRM);
         let was_allowed = first.record.allowed;
         let mut reading = first.record.to_confirm.clone();
@@ -87,7 +100,7 @@ impl Judge {
                 Err(why) if was_allowed => {
                     tracing::warn!(error = why, "what a deletion leaves in place cannot be looked at again");
                     self.metrics.confirmation(Confirmation::Failed);
-                    return first;
+                    return Ok(first);
                 }
                 Err(why) => {
                     tracing::warn!(error = why, "a denial cannot be confirmed and becomes a warning");
@@ -95,7 +108,7 @@ impl Judge {
                     (cluster, false)
                 }
             };
-        let answer = self.once(review, cluster, doubts).await;
+        let answer = self.once(review, cluster, doubts).await?;
         let outcome = match (is_confirmed, was_allowed, answer.record.allowed) {
             (false, ..) => Confirmation::Failed,
             (true, false, true) => Confirmation::Withdrawn,
@@ -103,24 +116,27 @@ impl Judge {
             (true, ..) => Confirmation::Upheld,
         };
         self.metrics.confirmation(outcome);
-        answer
+        Ok(answer)
     }
 
-    /// Judges once, on a worker while there is one to spare.
-    async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubts: Vec<Doubt>) -> Answer {
+    /// Judges once, when it is its turn, on a worker while there is one to spare.
+    async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubts: Vec<Doubt>) -> Result<Answer, Full> {
+        let turn = review.guest.turn(review.deadline).await?;
         let (reviewer, rules) = (Arc::clone(&self.reviewer), Arc::clone(&review.rules));
         let (body, stop) = (Bytes::clone(&review.body), review.stop.clone());
         let judge = move || {
+            // One that runs on past its deadline keeps its turn.
+            let _turn = turn;
             let sight = Sight { cluster: &cluster, doubts: &doubts, stop: Some(&stop) };
             reviewer(&rules, sight, &body, Timestamp::now())
         };
         if !review.is_large
             && let Some(_place) = self.workers.take()
         {
-            return judge();
+            return Ok(judge());
         }
         match tokio::task::spawn_blocking(judge).await {
-            Ok(answer) => answer,
+            Ok(answer) => Ok(answer),
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }

@@ -16,6 +16,7 @@ mod clients;
 mod judge;
 mod listener;
 mod reload;
+mod room;
 mod routes;
 mod shutdown;
 mod tls;
@@ -153,6 +154,9 @@ pub struct Limits {
     pub reviews: usize,
     /// Bytes of a body.
     pub body: usize,
+    /// Bytes of memory for judging, by what bodies become. A review for which there is none is
+    /// answered as one that is late.
+    pub memory: usize,
     /// The time a TLS handshake may take.
     pub handshake: Duration,
     /// The time from the first byte of a request's head to its last, to within a half.
@@ -170,6 +174,7 @@ impl Default for Limits {
             reviews: 256,
             // An API server takes objects of 3 MiB, and an UPDATE carries two.
             body: 7 * 1024 * 1024,
+            memory: 128 * 1024 * 1024,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(10),
             idle: Duration::from_mins(3),

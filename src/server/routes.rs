@@ -19,7 +19,8 @@ use tokio::time::{Instant, timeout_at};
 use super::Limits;
 use super::body::{Received, receive};
 use super::judge::{Judge, Review};
-use crate::admission::{self, Answer, Record, Unjudged};
+use super::room::{Full, Room};
+use crate::admission::{self, Answer, Head, Record, Unjudged};
 use crate::model::Stop;
 use crate::rules::{Action, RuleSet};
 use crate::telemetry::metrics::{CONTENT_TYPE as METRICS_TYPE, Rejection, Verdict};
@@ -44,6 +45,7 @@ pub(super) struct Gate {
     limits: Limits,
     places: Arc<Semaphore>,
     large_places: Arc<Semaphore>,
+    room: Arc<Room>,
 }
 
 impl Gate {
@@ -55,6 +57,7 @@ impl Gate {
             limits,
             places: Arc::new(Semaphore::new(limits.reviews)),
             large_places: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
+            room: Arc::new(Room::new(&limits)),
         }
     }
 }
@@ -123,10 +126,23 @@ async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
     let stop = Stop::default();
     // Late or given up by its client, a review stops, and its places are free again.
     let _ending = Ending(stop.clone());
-    let review = Review { rules: Arc::clone(&rules), body: body.clone(), is_large, deadline, stop };
-    let review = gate.judge.begin(review, (place, large_place, in_flight));
-    let (answer, is_judged) = match timeout_at(deadline, review).await {
-        Ok(Ok(answer)) => (answer, true),
+    let namespace = Head::find(&body).map(|head| head.namespace).unwrap_or_default();
+    let judged = match gate.room.enter(&namespace, &body) {
+        Ok(guest) => {
+            let review = Review { rules: Arc::clone(&rules), body: body.clone(), guest, is_large, deadline, stop };
+            timeout_at(deadline, gate.judge.begin(review, (place, large_place, in_flight))).await
+        }
+        Err(full) => Ok(Ok(Err(full))),
+    };
+    let (answer, is_judged) = match judged {
+        Ok(Ok(Ok(answer))) => (answer, true),
+        Ok(Ok(Err(full))) => {
+            gate.metrics.rejected(match full {
+                Full::Namespace => Rejection::Namespace,
+                Full::Memory => Rejection::Memory,
+            });
+            (not_judged(&gate, &rules, &body, Unjudged::Crowded), false)
+        }
         Ok(Err(_)) => (not_judged(&gate, &rules, &body, Unjudged::Failed), false),
         Err(_) => (not_judged(&gate, &rules, &body, Unjudged::Late), false),
     };

@@ -361,6 +361,10 @@ pub enum Rejection {
     Idle,
     /// Too many reviews are in flight.
     Overload,
+    /// As many reviews of one namespace are in flight as are its share.
+    Namespace,
+    /// What the body becomes needs more memory than is free.
+    Memory,
     /// The body is larger than any an API server sends.
     TooLarge,
     /// The body did not come in time, or broke off.
@@ -368,7 +372,16 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    const ALL: [Self; 6] = [Self::Connections, Self::Handshake, Self::Idle, Self::Overload, Self::TooLarge, Self::Body];
+    const ALL: [Self; 8] = [
+        Self::Connections,
+        Self::Handshake,
+        Self::Idle,
+        Self::Overload,
+        Self::Namespace,
+        Self::Memory,
+        Self::TooLarge,
+        Self::Body,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -376,6 +389,8 @@ impl Rejection {
             Self::Handshake => "handshake",
             Self::Idle => "idle",
             Self::Overload => "overload",
+            Self::Namespace => "namespace",
+            Self::Memory => "memory",
             Self::TooLarge => "too_large",
             Self::Body => "body",
         }

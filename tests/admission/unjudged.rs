@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::gate::{ALLOW_ALL, CART, DEFAULT_DENY, Gate, OPEN, Review, closed, create, delete, gate, update};
 
-const WHYS: [Unjudged; 3] = [Unjudged::Failed, Unjudged::Late, Unjudged::Crowded];
+const WHYS: [Unjudged; 4] = [Unjudged::Failed, Unjudged::Late, Unjudged::Crowded, Unjudged::TooLarge];
 
 fn response(gate: &Gate, review: &Review, why: Unjudged) -> Value {
     let answer = unjudged(&gate.rules, &gate.cluster, &review.body(), why).unwrap();
@@ -132,4 +132,35 @@ fn whatever_the_reason_every_message_is_one_line_and_names_the_object() {
 fn without_a_uid_there_is_no_answer() {
     let gate = gate(OPEN);
     assert!(unjudged(&gate.rules, &gate.cluster, br#"{"request":{"operation":"CREATE"}}"#, Unjudged::Late).is_none());
+}
+
+/// A policy of this many rules that admit everything.
+fn rules(count: usize) -> String {
+    format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: many, namespace: shop}}, spec: {{podSelector: {{}}, ingress: [{}]}}}}",
+        vec!["{}"; count].join(",")
+    )
+}
+
+#[test]
+fn an_object_of_more_items_than_are_read_is_refused_and_names_the_limit() {
+    let huge = rules(60_000);
+    let response = gate(&closed()).response(&create(&huge));
+    assert_eq!((&response["allowed"], &response["status"]["code"]), (&json!(false), &json!(413)));
+    let message = response["status"]["message"].as_str().unwrap();
+    assert!(message.contains("more than 50000 items") && message.starts_with("NetworkPolicy shop/many: "), "{message}");
+    for (settings, said) in [("mode: warn", "warnings"), ("onTimeout: audit", "auditAnnotations")] {
+        let response = gate(&closed()).configured(settings).response(&create(&huge));
+        assert!(response["allowed"] == true && !response[said].is_null(), "{response:#}");
+    }
+}
+
+#[test]
+fn one_that_stood_may_become_smaller_lose_a_finalizer_or_go() {
+    let (huge, smaller) = (rules(60_000), rules(0));
+    let gate = gate(&closed());
+    for review in [update(&huge, &smaller), update(&huge, &huge), delete(&huge)] {
+        assert_eq!(gate.response(&review)["allowed"], true);
+    }
+    assert_eq!(gate.response(&update(&smaller, &huge))["allowed"], false);
 }

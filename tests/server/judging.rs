@@ -45,12 +45,12 @@ async fn a_review_whose_client_has_gone_is_asked_to_stop() {
     server.until_metric("portcullis_inflight 0").await;
 }
 
-/// Uses this much of the stack.
-fn descend(bytes: usize) -> usize {
-    const FRAME: usize = 16 * 1024;
-    let frame = std::hint::black_box([1_u8; FRAME]);
-    let below = if bytes > FRAME { descend(bytes - FRAME) } else { 0 };
-    below + usize::from(frame[bytes % FRAME])
+/// Goes down the stack until this much of it is in use, however large a frame is.
+fn descend(bytes: usize, top: usize) -> usize {
+    let frame = std::hint::black_box([1_u8; 1024]);
+    let here = std::ptr::from_ref(&frame).addr();
+    let below = if top.abs_diff(here) < bytes { descend(bytes, top) } else { 0 };
+    below + usize::from(frame[here % frame.len()])
 }
 
 #[test]
@@ -59,7 +59,8 @@ fn a_review_has_the_stack_that_judging_is_built_for() {
     runtime.block_on(async {
         let server = start(|options| {
             options.reviewer = Arc::new(|rules, sight, body, now| {
-                assert!(descend(STACK / 2) > 0);
+                let top = 0_u8;
+                assert!(descend(STACK / 4 * 3, std::ptr::from_ref(&top).addr()) > 0);
                 allow(rules, sight, body, now)
             });
         })
@@ -72,4 +73,107 @@ fn a_review_has_the_stack_that_judging_is_built_for() {
             assert_eq!(answer.json()["response"]["allowed"], true);
         }
     });
+}
+
+/// A reviewer that never answers for the namespace `slow` while it is held, and at once for others.
+fn slow_in_one_namespace() -> (Held, Reviewer) {
+    let (held, blocked) = Held::new();
+    let reviewer = move |rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: jiff::Timestamp| {
+        let is_slow = body.windows(6).any(|word| word == b"\"slow\"");
+        if is_slow { blocked(rules, sight, body, now) } else { allow(rules, sight, body, now) }
+    };
+    (held, Arc::new(reviewer))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_slow_reviews_of_one_namespace_leave_those_of_another_untouched() {
+    let (mut held, reviewer) = slow_in_one_namespace();
+    let server = start(|options| options.reviewer = reviewer).await;
+    server.rules.send_replace(rules(Action::Deny));
+    let slow = server.h2().await;
+    let reviews: Vec<_> = (0..100)
+        .map(|_| {
+            let mut sender = slow.sender.clone();
+            let request = Request::post("https://localhost/validate?timeout=25s");
+            let request = request.body(Full::new(review_in("slow", "slow").into())).unwrap();
+            tokio::spawn(async move {
+                sender.ready().await.unwrap();
+                Received::of(sender.send_request(request).await.unwrap()).await.unwrap()
+            })
+        })
+        .collect();
+    held.begun().await;
+    held.begun().await;
+    server.until_metric(r#"portcullis_rejected_total{reason="namespace"} 68"#).await;
+    // None of the rest is judged yet, and none of them is in the way.
+    assert!(held.begun.try_recv().is_err(), "two of a namespace are judged at once");
+    let mut client = server.https().await;
+    for _ in 0..50 {
+        let begun = Instant::now();
+        let answer = client.send(Request::post("/validate"), review_in("shop", "quick")).await.unwrap();
+        assert_eq!(answer.json()["response"]["allowed"], true);
+        assert!(begun.elapsed() < Duration::from_secs(2), "it was not judged at once");
+    }
+    held.release();
+    let mut judged = 0;
+    for review in reviews {
+        let answer = review.await.unwrap().json()["response"].take();
+        match answer["allowed"].as_bool() {
+            Some(true) => judged += 1,
+            _ => assert_eq!(
+                (&answer["status"]["code"], &answer["status"]["reason"]),
+                (&json!(429), &json!("TooManyRequests"))
+            ),
+        }
+    }
+    assert_eq!(judged, 32, "what was let in is judged in the end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_no_room_is_refused_where_its_namespace_enforces_and_allowed_where_it_warns() {
+    let (mut held, reviewer) = slow_in_one_namespace();
+    let server = start(|options| {
+        options.reviewer = reviewer;
+        options.limits.memory = 64 * 1024;
+    })
+    .await;
+    let mut first = server.https().await;
+    let first = tokio::spawn(async move { first.send(Request::post("/validate"), review_in("slow", "first")).await });
+    held.begun().await;
+    // What is small shares what is kept for it: all of it is taken by one that is larger.
+    let larger = |uid| review_in("shop", uid).replacen('{', &format!("{{{}", " ".repeat(16 * 1024)), 1);
+    let mut client = server.https().await;
+    for (action, allowed) in [(Action::Deny, false), (Action::Warn, true)] {
+        server.rules.send_replace(rules(action));
+        let answer = client.send(Request::post("/validate?timeout=200ms"), larger("refused")).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "the API server reads no other answer");
+        assert_eq!(answer.json()["response"]["allowed"], allowed);
+    }
+    server.until_metric(r#"portcullis_rejected_total{reason="memory"} 2"#).await;
+    held.release();
+    assert_eq!(first.await.unwrap().unwrap().json()["response"]["allowed"], true);
+    assert_eq!(
+        client.send(Request::post("/validate"), larger("later")).await.unwrap().json()["response"]["allowed"],
+        true
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_review_that_waits_for_its_turn_has_half_of_its_time_left_to_be_judged_in() {
+    let (mut held, reviewer) = slow_in_one_namespace();
+    let server = start(|options| options.reviewer = reviewer).await;
+    let waiting: Vec<_> = futures::future::join_all((0..3).map(|_| server.https())).await;
+    let mut answers = Vec::new();
+    for mut client in waiting {
+        answers.push(tokio::spawn(async move {
+            let begun = Instant::now();
+            let answer = client.send(Request::post("/validate?timeout=1s"), review_in("slow", "u")).await.unwrap();
+            (begun.elapsed(), answer.json()["response"]["warnings"][0].as_str().unwrap_or_default().to_owned())
+        }));
+    }
+    held.begun().await;
+    let answers = futures::future::join_all(answers).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    let crowded: Vec<_> = answers.iter().filter(|(_, said)| said.contains("has no room")).collect();
+    assert_eq!(crowded.len(), 1, "{answers:?}");
+    assert!(crowded[0].0 < Duration::from_millis(700), "{answers:?}");
 }

@@ -350,6 +350,11 @@ fn review(uid: &str) -> String {
     )
 }
 
+/// A review of a change in a namespace.
+fn review_in(namespace: &str, uid: &str) -> String {
+    review(uid).replace(r#""operation""#, &format!(r#""namespace":"{namespace}","operation""#))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn both_protocols_are_served_by_alpn() {
     let server = start(|_| {}).await;
@@ -560,10 +565,11 @@ async fn more_reviews_that_hang_than_there_are_workers_hold_up_neither_answers_n
     let (mut held, reviewer) = Held::new();
     let server = start(|options| options.reviewer = reviewer).await;
     let mut waiting = Vec::new();
-    for _ in 0..6 {
+    for number in 0..6 {
         let mut client = server.https().await;
         waiting.push(tokio::spawn(async move {
-            client.send(Request::post("/validate?timeout=100ms"), review("late")).await.unwrap().json()
+            let review = review_in(&format!("n{number}"), "late");
+            client.send(Request::post("/validate?timeout=100ms"), review).await.unwrap().json()
         }));
         held.begun().await;
     }
