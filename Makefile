@@ -8,7 +8,7 @@ CARGO_DENY_VERSION = 0.20.2
 export CARGO_TARGET_DIR = target
 
 .DEFAULT_GOAL := help
-.PHONY: help build release check fmt lint docs deps quick test control-plane helm bench bench-engine bench-scale bench-server bench-cluster fuzz certs-dev demo demo-cluster run update clean
+.PHONY: help build release check fmt lint docs deps quick test control-plane helm bench bench-engine bench-scale bench-server bench-memory bench-cluster fuzz certs-dev demo demo-cluster run update clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +52,7 @@ control-plane: ## build etcd, an API server and kubectl for the tests, once
 helm: ## build Helm for the tests of the chart, once
 	@tests/helm/build > /dev/null
 
-bench: bench-engine bench-scale bench-server bench-cluster ## measure speed and size
+bench: bench-engine bench-scale bench-server bench-memory bench-cluster ## measure speed and size
 
 bench-engine: ## the engine alone: a policy change, a full check, memory
 	$(CARGO) bench --locked --bench engine
@@ -62,6 +62,9 @@ bench-scale: ## 100,000 pods through the index, and a review among them
 
 bench-server: ## the server under load, against a floor
 	$(CARGO) bench --locked --bench load
+
+bench-memory: ## the most memory that the worst bodies make the server hold
+	$(CARGO) bench --locked --bench memory
 
 bench-cluster: control-plane ## what the gate adds to a create through a real API server
 	$(CARGO) bench --locked --bench api_server

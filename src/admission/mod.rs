@@ -161,9 +161,6 @@ fn is_loss(change: &Change) -> bool {
     matches!(change, Change::Delete(Object::NetworkPolicy(_) | Object::PeerAuthentication(_)))
 }
 
-/// How many problems of one object are findings of their own: nobody reads more in one answer.
-const MOST_UNREADABLE: usize = 20;
-
 /// What of an object could not be read, as findings: one a problem, unless the rule is off.
 pub fn unreadable(rules: &RuleSet, cluster: &Cluster, object: &ObjectRef, problems: &[Problem]) -> Vec<Finding> {
     let asked = rules.action_of(&CL_UNREADABLE_OBJECT);
@@ -188,10 +185,5 @@ pub fn unreadable(rules: &RuleSet, cluster: &Cluster, object: &ObjectRef, proble
             ),
         )
     };
-    let mut findings: Vec<_> = problems.iter().take(MOST_UNREADABLE).map(finding).collect();
-    if let Some(more) = problems.len().checked_sub(MOST_UNREADABLE).filter(|more| *more > 0) {
-        let message = format!("and {more} more like these");
-        findings.push(finding(&Problem { path: FieldPath::root(), message }));
-    }
-    findings
+    problems.iter().map(finding).collect()
 }
