@@ -32,8 +32,15 @@ impl<T: Keyed> Table<T> {
     where
         T::Key: Borrow<Q>,
     {
-        let at = self.rows.binary_search_by(|(k, _)| k.borrow().cmp(key)).ok()?;
-        self.rows.get(at).map(|(_, value)| value)
+        self.at(self.place(key)?)
+    }
+
+    /// The place of a key in the order of the keys.
+    pub fn place<Q: Ord + ?Sized>(&self, key: &Q) -> Option<usize>
+    where
+        T::Key: Borrow<Q>,
+    {
+        self.rows.binary_search_by(|(k, _)| k.borrow().cmp(key)).ok()
     }
 
     /// The value at a place in the order of the keys.

@@ -79,6 +79,14 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
             _ => problems.push(Problem::new(path, format!("`{port}` is no port: ports are 1 to 65535"))),
         }
     }
+    if ports.len() > MOST_PORTS {
+        let message = format!("too large to judge: of more than {MOST_PORTS} ports only so many are looked at");
+        problems.push(Problem::new(ports_path, message));
+        // Those that accept plaintext come first: the findings are about those.
+        let mut sorted: Vec<_> = ports.into_iter().collect();
+        sorted.sort_by_key(|(_, mode)| *mode == MtlsMode::Strict);
+        ports = sorted.into_iter().take(MOST_PORTS).collect();
+    }
     let policy = PeerAuthentication {
         namespace: metadata.namespace(namespace),
         name: metadata.name(),
@@ -127,6 +135,10 @@ pub(super) fn unreadable_peer_authentication<'a>(source: impl Source<'a>, namesp
         is_partial: true,
     })))
 }
+
+/// How many ports of a PeerAuthentication are looked at. There is room for all 65535, each would be judged
+/// for each pod of the namespace, and real ones have a handful.
+const MOST_PORTS: usize = 100;
 
 /// The mesh's own ConfigMap: `istio`, or `istio-<revision>`, with the key `mesh`.
 pub(super) fn lower_config<'a>(source: impl Source<'a>, namespace: &str) -> Read {

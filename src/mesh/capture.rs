@@ -19,6 +19,11 @@ const REROUTED_INTERFACES: [&str; 2] =
 /// The proxy's own ports (status, health, telemetry), which the injector excludes for every pod.
 const PROXY_PORTS: [u16; 3] = [15020, 15021, 15090];
 
+/// How many ports of an annotation's list are told apart. An annotation has room for tens of thousands,
+/// and each would be told of for each pod. A longer list of exclusions counts as all ports, and of a
+/// longer list of inclusions the rest is not captured. Real lists have a handful.
+const MOST_PORTS: usize = 100;
+
 /// The interface kubelet has every container runtime give a pod; others are secondary networks.
 const POD_INTERFACE: &str = "eth0";
 
@@ -59,12 +64,15 @@ fn past_the_sidecar<'a>(mut effective: Effective<'a>, workload: &Workload) -> Ef
     match annotation(INCLUDE_PORTS) {
         // An empty list captures nothing; exclusions count only where everything is captured.
         Some(list) if list.trim() != "*" => {
-            let included = ports(list).map(|port| (port, effective.port(port)));
+            let included = ports(list).take(MOST_PORTS).map(|port| (port, effective.port(port)));
             Effective { ports: included.collect(), ..all_bypassed(INCLUDE_PORTS) }
         }
         _ => {
             let excluded = annotation(EXCLUDE_PORTS).into_iter().flat_map(|list| ports(list));
-            for port in excluded.filter(|port| !PROXY_PORTS.contains(port)) {
+            for (count, port) in excluded.filter(|port| !PROXY_PORTS.contains(port)).enumerate() {
+                if count == MOST_PORTS {
+                    return all_bypassed(EXCLUDE_PORTS);
+                }
                 effective.ports.insert(port, bypassed(EXCLUDE_PORTS));
             }
             effective

@@ -1,7 +1,16 @@
 //! Policies that say STRICT and change nothing: false assurance.
 
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
 use super::{Counts, DEFAULT_ROOT, Dataplane, Mesh, Mode, RootSource, injectors};
-use crate::model::{MtlsMode, PeerAuthentication, Service, ServicePort, Str, TargetPort, Workload};
+use crate::cluster::NamespaceState;
+use crate::model::{MtlsMode, PeerAuthentication, Service, Str, TargetPort, Workload};
+
+/// How many workloads and Services are looked at for the policies of one namespace. What is beyond
+/// that is not looked into: it is a warning that is left out.
+const MOST_WORK: usize = 5_000_000;
 
 /// A policy that says STRICT, without effect on what it says it of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,17 +41,28 @@ pub enum Cause<'a> {
 impl<'a> Mesh<'a> {
     /// The policies of a namespace that say STRICT to no effect, where something they are about
     /// is not STRICT. Where it is STRICT all the same, nobody is misled.
-    pub fn idle(&self, namespace: &str) -> Vec<Idle<'a>> {
+    pub fn idle(&self, namespace: &str) -> Rc<[Idle<'a>]> {
+        if let Some(known) = self.idle.borrow().get(namespace) {
+            return Rc::clone(known);
+        }
+        let found: Rc<[Idle<'a>]> = self.find_idle(namespace).into();
+        self.idle.borrow_mut().insert(namespace.into(), Rc::clone(&found));
+        found
+    }
+
+    fn find_idle(&self, namespace: &str) -> Vec<Idle<'a>> {
         let Some(state) = self.cluster.namespace(namespace) else { return Vec::new() };
         let policies = self.policies(namespace);
         if policies.unreadable.is_some() {
             return Vec::new();
         }
         let strict = state.peer_authentications.iter().map(AsRef::as_ref).filter(|policy| says_strict(policy));
-        strict.filter_map(|policy| Some(Idle { policy, cause: self.cause(policy)? })).collect()
+        let work = Cell::new(MOST_WORK);
+        strict.filter_map(|policy| Some(Idle { policy, cause: self.cause(policy, &work)? })).collect()
     }
 
-    fn cause(&self, policy: &'a PeerAuthentication) -> Option<Cause<'a>> {
+    fn cause(&self, policy: &'a PeerAuthentication, work: &Cell<usize>) -> Option<Cause<'a>> {
+        let spend = |steps: usize| Some(work.set(work.get().checked_sub(steps)?));
         let policies = self.policies(&policy.namespace);
         let revision = policy.revision.as_ref().filter(|_| self.counts(policy, None) == Counts::No);
         let in_root = policy.namespace == self.root.namespace;
@@ -64,24 +84,28 @@ impl<'a> Mesh<'a> {
             return (!inherits_strict).then_some(Cause::SelectorInRoot);
         }
         let state = self.cluster.namespace(&policy.namespace)?;
+        spend(state.workloads.len())?;
         let mut live = state.live_workloads().peekable();
         // A namespace of which no workload is known is one whose workloads come later.
         live.peek()?;
-        let selected: Vec<_> = live.filter(|workload| policy.selector.is_subset(&workload.labels)).collect();
+        let selected: Vec<&Workload> =
+            live.map(AsRef::as_ref).filter(|workload| policy.selector.is_subset(&workload.labels)).collect();
         if selected.is_empty() {
             return (!inherits_strict).then_some(Cause::SelectsNothing);
         }
         let mut winner = None;
         let mut misleads = false;
-        for workload in selected {
+        for workload in &selected {
             let first = policies.of_workload(&workload.labels)?;
             if first.name == policy.name {
                 let mut ports = policy.ports.iter().filter(|(_, mode)| **mode == MtlsMode::Strict);
                 let is_weak = policy.mode != MtlsMode::Strict && (policy.mode != MtlsMode::Unset || !inherits_strict);
-                return ports
-                    .find_map(|(port, _)| Some((*port, self.service_of_port(policy, *port)?)))
-                    .filter(|_| is_weak)
-                    .map(|(port, service)| Cause::ServicePort(port, service));
+                if !is_weak || policy.ports.is_empty() {
+                    return None;
+                }
+                spend(state.services.len().saturating_mul(selected.len()))?;
+                let listening = Listening::of(state, &selected);
+                return ports.find_map(|(port, _)| Some(Cause::ServicePort(*port, listening.service_of_port(*port)?)));
             }
             winner = winner.or(Some(first));
             let effective = policies.effective(&workload.labels, Dataplane::Sidecar);
@@ -94,22 +118,9 @@ impl<'a> Mesh<'a> {
     /// listen on another: workload ports count there, and Service ports are what people know.
     pub fn service_of_port(&self, policy: &PeerAuthentication, port: u16) -> Option<&'a Service> {
         let state = self.cluster.namespace(&policy.namespace)?;
-        let selected: Vec<_> =
-            state.live_workloads().filter(|workload| policy.selector.is_subset(&workload.labels)).collect();
-        let declares = |workload: &Workload| workload.ports.iter().any(|it| it.number == port);
-        if selected.iter().any(|workload| declares(workload)) {
-            return None;
-        }
-        let backs = |service: &Service| {
-            let selector = service.selector.as_ref();
-            selector.is_some_and(|selector| selected.iter().any(|workload| selector.is_subset(&workload.labels)))
-        };
-        let services: Vec<&Service> = state.services.iter().map(AsRef::as_ref).filter(|it| backs(it)).collect();
-        let listens = |it: &ServicePort| it.target == TargetPort::Number(port);
-        if services.iter().any(|service| service.ports.iter().any(listens)) {
-            return None;
-        }
-        services.into_iter().find(|service| service.ports.iter().any(|it| it.port == port))
+        let live = state.live_workloads().map(AsRef::as_ref);
+        let selected: Vec<&Workload> = live.filter(|workload| policy.selector.is_subset(&workload.labels)).collect();
+        Listening::of(state, &selected).service_of_port(port)
     }
 
     /// Namespaces people put mesh-wide policies in: where the control plane usually is, is, or may be.
@@ -119,6 +130,38 @@ impl<'a> Mesh<'a> {
             _ => injectors(self.cluster).contains(namespace),
         };
         namespace == DEFAULT_ROOT || looks_like_it
+    }
+}
+
+/// On which ports some workloads listen, as far as is known, and the Services in front of them.
+struct Listening<'a> {
+    ports: BTreeSet<u16>,
+    /// By port of their own, the first by name.
+    services: BTreeMap<u16, &'a Service>,
+}
+
+impl<'a> Listening<'a> {
+    fn of(state: &'a NamespaceState, workloads: &[&Workload]) -> Self {
+        let mut ports: BTreeSet<u16> =
+            workloads.iter().flat_map(|workload| &workload.ports).map(|port| port.number).collect();
+        let mut services: BTreeMap<u16, &Service> = BTreeMap::new();
+        for service in state.services.iter() {
+            let Some(selector) = &service.selector else { continue };
+            if !workloads.iter().any(|workload| selector.is_subset(&workload.labels)) {
+                continue;
+            }
+            for port in &service.ports {
+                services.entry(port.port).or_insert(service);
+                if let TargetPort::Number(number) = port.target {
+                    ports.insert(number);
+                }
+            }
+        }
+        Self { ports, services }
+    }
+
+    fn service_of_port(&self, port: u16) -> Option<&'a Service> {
+        self.services.get(&port).copied().filter(|_| !self.ports.contains(&port))
     }
 }
 

@@ -113,6 +113,8 @@ pub struct Mesh<'a> {
     revisions: BTreeSet<&'a Str>,
     /// Worked out once for each namespace that is asked about.
     policies: RefCell<BTreeMap<(Str, Option<Str>), Rc<Policies<'a>>>>,
+    /// The same of policies without effect.
+    idle: RefCell<BTreeMap<Str, Rc<[Idle<'a>]>>>,
 }
 
 impl<'a> Mesh<'a> {
@@ -124,6 +126,7 @@ impl<'a> Mesh<'a> {
             inject_by_default: settings.inject_by_default,
             revisions: cluster.revisions().filter_map(|it| it.revision.as_ref()).collect(),
             policies: RefCell::default(),
+            idle: RefCell::default(),
         }
     }
 

@@ -175,6 +175,9 @@ pub struct Policies<'a> {
     /// One that could not be read in full or that may not count, here or mesh-wide: nothing under it
     /// can be judged.
     pub unreadable: Option<&'a PeerAuthentication>,
+    /// The places of `of_workloads` by a label that each of them asks for, ascending: a namespace may
+    /// hold thousands of policies and of pods, and not each has to be tried on each.
+    by_label: BTreeMap<(&'a str, &'a str), Vec<usize>>,
 }
 
 impl<'a> Policies<'a> {
@@ -200,8 +203,9 @@ impl<'a> Policies<'a> {
         }
         unreadable = unreadable.or_else(|| of(namespace).find(is_unclear));
         let mut of_workloads: Vec<_> = of(namespace).filter(|policy| !policy.selector.is_empty()).collect();
-        of_workloads.sort_by_key(|policy| precedence(policy));
-        Self { mesh_wide, namespace_wide: oldest_without_selector(namespace), of_workloads, unreadable }
+        of_workloads.sort_by_cached_key(|policy| precedence(policy));
+        let by_label = by_rarest_label(&of_workloads);
+        Self { mesh_wide, namespace_wide: oldest_without_selector(namespace), of_workloads, unreadable, by_label }
     }
 
     /// The mode the namespace and the mesh set, before any workload's own policy; nothing where
@@ -223,7 +227,10 @@ impl<'a> Policies<'a> {
 
     /// The one policy of its own that a workload with these labels has.
     pub fn of_workload(&self, labels: &Labels) -> Option<&'a PeerAuthentication> {
-        self.of_workloads.iter().copied().find(|policy| policy.selector.is_subset(labels))
+        let asking = labels.iter().filter_map(|(key, value)| self.by_label.get(&(key.as_str(), value.as_str())));
+        let matches = |place: &&usize| self.of_workloads.get(**place).is_some_and(|it| it.selector.is_subset(labels));
+        let first = asking.filter_map(|places| places.iter().find(matches)).min()?;
+        self.of_workloads.get(*first).copied()
     }
 
     /// What a workload with these labels accepts.
@@ -251,6 +258,24 @@ impl<'a> Policies<'a> {
         });
         Effective { ports: ports.collect(), default: if ambient { default.in_ambient() } else { default } }
     }
+}
+
+/// The places of policies by one label of their selector: the one that the fewest ask for.
+fn by_rarest_label<'a>(policies: &[&'a PeerAuthentication]) -> BTreeMap<(&'a str, &'a str), Vec<usize>> {
+    fn labels(policy: &PeerAuthentication) -> impl Iterator<Item = (&str, &str)> {
+        policy.selector.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+    let mut asked: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for label in policies.iter().copied().flat_map(labels) {
+        *asked.entry(label).or_default() += 1;
+    }
+    let mut places: BTreeMap<(&str, &str), Vec<usize>> = BTreeMap::new();
+    for (place, policy) in policies.iter().copied().enumerate() {
+        if let Some(rarest) = labels(policy).min_by_key(|label| asked.get(label)) {
+            places.entry(rarest).or_default().push(place);
+        }
+    }
+    places
 }
 
 /// Istio's order of policies: by creation in whole seconds, then by name, then by namespace. One

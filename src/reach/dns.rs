@@ -1,5 +1,6 @@
 //! Where cluster DNS is: the pods and ports behind the DNS Service, or what the configuration says.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -89,11 +90,16 @@ impl<'a> Dns<'a> {
             let named = settings.services.iter().filter_map(|it| cluster.service(&it.namespace, &it.name));
             named.map(AsRef::as_ref).collect()
         };
-        let mut targets = Vec::new();
+        let (mut targets, mut known) = (Vec::new(), BTreeSet::new());
         for service in &services {
             for workload in backends(cluster, service) {
-                if !targets.iter().any(|known: &DnsTarget<'_>| known.is(workload)) {
-                    targets.extend(DnsTarget::of(service, workload.clone()));
+                let identity = (&workload.namespace, &workload.id);
+                if known.contains(&identity) {
+                    continue;
+                }
+                if let Some(target) = DnsTarget::of(service, workload.clone()) {
+                    known.insert(identity);
+                    targets.push(target);
                 }
             }
         }
@@ -145,10 +151,6 @@ impl DnsTarget<'_> {
         };
         let (udp, tcp) = (port(Protocol::Udp), port(Protocol::Tcp));
         (udp.is_some() || tcp.is_some()).then_some(DnsTarget { workload, service: Some(service), udp, tcp })
-    }
-
-    fn is(&self, workload: &Workload) -> bool {
-        self.workload.namespace == workload.namespace && self.workload.id == workload.id
     }
 }
 

@@ -62,4 +62,38 @@ impl Finding {
             fix: String::new(),
         }
     }
+
+    /// The same finding, no longer than can be read and sent. What it names was written by others: a
+    /// selector alone may be a hundred thousand values.
+    #[must_use]
+    pub(super) fn bounded(mut self) -> Self {
+        let Self { message, why, evidence, help, fix, .. } = &mut self;
+        for text in [&mut *message, why, help].into_iter().chain(evidence.iter_mut()) {
+            shorten(text);
+        }
+        if let Some(more) = evidence.len().checked_sub(MOST_LINES).filter(|more| *more > 0) {
+            evidence.truncate(MOST_LINES);
+            evidence.push(format!("and {more} more like these"));
+        }
+        if fix.len() > MOST_FIX {
+            help.push_str(". What to apply is too long to be written out here");
+            fix.clear();
+        }
+        self
+    }
+}
+
+/// How many lines of evidence are told.
+const MOST_LINES: usize = 40;
+/// How long a text is, in bytes.
+const MOST_TEXT: usize = 4000;
+/// How long what can be applied is, in bytes.
+const MOST_FIX: usize = 128 << 10;
+
+fn shorten(text: &mut String) {
+    if text.len() > MOST_TEXT {
+        let end = (0..=MOST_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
+        text.push('…');
+    }
 }

@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jiff::{SignedDuration, Timestamp};
 
 use super::registry::AnyRule;
+use super::waiver::InForce;
 use super::{
     Action, CL_RULE_FAILED, Environment, Finding, Meta, Mode, Moment, Profile, Scope, Subject, View, Violation, Waived,
 };
@@ -185,14 +186,13 @@ impl RuleSet {
     /// Violations to findings, grouped by what becomes of them.
     fn explain(&self, active: &ActiveRule, violations: Vec<Violation>, moment: &Moment<'_>) -> Vec<Finding> {
         let mut alike: BTreeMap<(Action, bool, bool, Option<Waived>), Vec<Violation>> = BTreeMap::new();
-        for violation in violations {
+        let mut waivers: BTreeMap<Str, InForce> = BTreeMap::new();
+        let ceilings = active.rule.ceilings(&violations, moment);
+        for (violation, ceiling) in violations.into_iter().zip(ceilings) {
             moment.view.check_stop();
             let ratchet = if moment.standing { Action::Warn } else { Action::Deny };
-            let action = active
-                .action
-                .min(ratchet)
-                .min(active.rule.ceiling(&violation, moment))
-                .min(self.mode_of(active, &violation, moment).ceiling());
+            let action =
+                active.action.min(ratchet).min(ceiling).min(self.mode_of(active, &violation, moment).ceiling());
             let is_ending = is_about_what_ends(&violation, moment);
             let action = match (is_ending, moment.change) {
                 (false, _) => action,
@@ -200,7 +200,11 @@ impl RuleSet {
                 (true, None) => Action::Off,
             };
             if action > Action::Off {
-                let waived = self.environment.waivers.cover(active.rule.meta(), &violation, moment.view);
+                let namespace = violation.namespace.clone();
+                let in_force =
+                    |namespace: &Str| self.environment.waivers.in_force(active.rule.meta(), namespace, moment.view);
+                let waivers = waivers.entry(namespace).or_insert_with_key(in_force);
+                let waived = waivers.cover(&violation, moment.view);
                 let action = if waived.is_some() { Action::Audit } else { action };
                 let rests_on_absence = active.rule.rests_on_absence(&violation, moment);
                 alike.entry((action, is_ending, rests_on_absence, waived)).or_default().push(violation);
@@ -209,7 +213,8 @@ impl RuleSet {
         let mut findings = Vec::new();
         for ((action, is_ending, rests_on_absence, waived), group) in alike {
             moment.view.check_stop();
-            findings.extend(active.rule.explain(&group, moment).into_iter().map(|finding| Finding {
+            let told = active.rule.explain(&group, moment).into_iter().map(Finding::bounded);
+            findings.extend(told.map(|finding| Finding {
                 rule: active.rule.meta(),
                 action,
                 standing: moment.standing,
@@ -337,10 +342,13 @@ fn judge_by(active: &ActiveRule, change: &Change, look: &Views<'_>) -> (Vec<Viol
     active.rule.violations(before, &scope, &mut stood);
     let stood: BTreeMap<_, u8> = stood.iter().map(|v| (v.identity(), v.badness)).collect();
     let stands = |v: &Violation| stood.get(&v.identity()).is_some_and(|bad| v.badness <= *bad);
-    found.into_iter().partition(|v| {
-        before.check_stop();
-        !stands(v) || active.rule.worsened(v, before, after)
-    })
+    let (stood, mut new): (Vec<_>, Vec<_>) = found.into_iter().partition(stands);
+    let worsened = active.rule.each_worsened(&stood, before, after);
+    let mut old = Vec::new();
+    for (violation, is_worse) in stood.into_iter().zip(worsened) {
+        if is_worse { new.push(violation) } else { old.push(violation) }
+    }
+    (new, old)
 }
 
 fn lifetime(object: &Object) -> Option<&Lifetime> {

@@ -22,6 +22,7 @@ mod judge;
 mod missing_default_deny;
 mod mode_loosened;
 mod openness;
+mod oversized_policy;
 mod plaintext_mtls;
 mod registry;
 mod space;
@@ -50,6 +51,7 @@ pub use environment::{Environment, NamespaceSettings};
 pub use finding::Finding;
 pub use judge::{ActiveRule, RuleSet, STACK};
 pub use missing_default_deny::SHELTERED;
+pub use oversized_policy::Limit;
 pub use registry::{
     AnyRule, Built, CL_INVALID_CONFIGURATION, CL_RULE_FAILED, CL_UNREADABLE_OBJECT, CL_WEAKENED_CONFIGURATION, Entry,
     RULES, builtin, entry,
@@ -94,9 +96,23 @@ pub trait Rule: Default + Serialize + DeserializeOwned + JsonSchema + Send + Syn
         false
     }
 
+    /// [`Self::worsened`] of each of some violations, for a rule to which much is the same for many.
+    fn each_worsened(&self, violations: &[Violation], before: &View<'_>, after: &View<'_>) -> Vec<bool> {
+        let worsened = |violation| {
+            after.check_stop();
+            self.worsened(violation, before, after)
+        };
+        violations.iter().map(worsened).collect()
+    }
+
     /// The strongest action a violation deserves at this moment; [`Action::Off`] drops it.
     fn ceiling(&self, _violation: &Violation, _moment: &Moment<'_>) -> Action {
         Action::Deny
+    }
+
+    /// [`Self::ceiling`] of each of some violations, for a rule to which much is the same for many.
+    fn ceilings(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Action> {
+        violations.iter().map(|violation| self.ceiling(violation, moment)).collect()
     }
 
     /// The mode a violation is met with, where the rule is about modes themselves; left out, that of its

@@ -10,6 +10,7 @@ use super::dns_blackhole::DnsBlackhole;
 use super::invalid_waiver::InvalidWaiver;
 use super::missing_default_deny::MissingDefaultDeny;
 use super::mode_loosened::ModeLoosened;
+use super::oversized_policy::OversizedPolicy;
 use super::plaintext_mtls::PlaintextMtls;
 use super::webhook_cut_off::WebhookCutOff;
 use super::wildcard_ip_block::WildcardIpBlock;
@@ -21,6 +22,7 @@ pub static RULES: &[Entry] = &[
     Entry::of::<MissingDefaultDeny>(),
     Entry::of::<DnsBlackhole>(),
     Entry::of::<WildcardIpBlock>(),
+    Entry::of::<OversizedPolicy>(),
     Entry::of::<PlaintextMtls>(),
     Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE),
     Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE),
@@ -213,10 +215,10 @@ pub trait AnyRule: Send + Sync {
     fn scope(&self, change: &Change, before: &View<'_>, after: &View<'_>) -> Scope;
     /// See [`Rule::violations`].
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>);
-    /// See [`Rule::worsened`].
-    fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool;
-    /// See [`Rule::ceiling`].
-    fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action;
+    /// See [`Rule::each_worsened`].
+    fn each_worsened(&self, violations: &[Violation], before: &View<'_>, after: &View<'_>) -> Vec<bool>;
+    /// See [`Rule::ceilings`].
+    fn ceilings(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Action>;
     /// See [`Rule::mode`].
     fn mode(&self, violation: &Violation, moment: &Moment<'_>) -> Option<Mode>;
     /// See [`Rule::rests_on_absence`].
@@ -244,12 +246,12 @@ impl<R: Rule> AnyRule for R {
         Rule::violations(self, view, scope, out);
     }
 
-    fn worsened(&self, violation: &Violation, before: &View<'_>, after: &View<'_>) -> bool {
-        Rule::worsened(self, violation, before, after)
+    fn each_worsened(&self, violations: &[Violation], before: &View<'_>, after: &View<'_>) -> Vec<bool> {
+        Rule::each_worsened(self, violations, before, after)
     }
 
-    fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
-        Rule::ceiling(self, violation, moment)
+    fn ceilings(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Action> {
+        Rule::ceilings(self, violations, moment)
     }
 
     fn mode(&self, violation: &Violation, moment: &Moment<'_>) -> Option<Mode> {

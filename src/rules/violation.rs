@@ -1,5 +1,6 @@
 //! One thing that is wrong with one subject: what the ratchet compares.
 
+use super::oversized_policy::Limit;
 use crate::model::{Direction, Str, WorkloadId};
 use crate::netset::Family;
 
@@ -73,6 +74,8 @@ pub enum Aspect {
     Expired,
     /// Judged by a mode that is not the strictest.
     Lenient,
+    /// More of something than a policy may have.
+    Oversized(Limit),
     /// Out of the API server's reach on a port, though a webhook is answered there.
     CutOff(u16, Barrier),
 }

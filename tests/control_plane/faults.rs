@@ -329,12 +329,12 @@ impl AnyRule for Faulty {
         panic!("a fault, on purpose");
     }
 
-    fn worsened(&self, _: &Violation, _: &View<'_>, _: &View<'_>) -> bool {
-        false
+    fn each_worsened(&self, violations: &[Violation], _: &View<'_>, _: &View<'_>) -> Vec<bool> {
+        vec![false; violations.len()]
     }
 
-    fn ceiling(&self, _: &Violation, _: &Moment<'_>) -> Action {
-        Action::Deny
+    fn ceilings(&self, violations: &[Violation], _: &Moment<'_>) -> Vec<Action> {
+        vec![Action::Deny; violations.len()]
     }
 
     fn mode(&self, _: &Violation, _: &Moment<'_>) -> Option<Mode> {

@@ -13,9 +13,9 @@ use super::{
     Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, space,
     words, yaml,
 };
-use crate::cluster::NamespaceState;
+use crate::cluster::{NamespaceState, PolicySet};
 use crate::model::{
-    Change, Direction, Directions, DnsPolicy, FieldPath, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec,
+    Change, Direction, Directions, DnsPolicy, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, PeerSpec,
     PolicyRule, Port, PortSpec, Selector, Str, Workload,
 };
 use crate::netset::{ConnectionSet, Family, IpSet, Protocol};
@@ -190,11 +190,14 @@ impl Rule for DnsBlackhole {
             if !is_dns_guarded && !state.policies.iter().any(|policy| policy.isolates.egress) {
                 continue;
             }
-            let letting_out = if is_dns_guarded { Vec::new() } else { policies_for_dns(view, state) };
+            let letting_out = if is_dns_guarded { state.policies.none() } else { policies_for_dns(view, state) };
+            let mut verdicts: BTreeMap<Class, Option<(Aspect, u8)>> = BTreeMap::new();
             let mut push = |subject: Subject, workload: &Workload| {
+                view.check_stop();
+                let selecting = state.policies.selecting(&workload.labels);
                 let uses_dns =
                     matches!(workload.dns_policy, DnsPolicy::ClusterFirst | DnsPolicy::ClusterFirstWithHostNet);
-                if uses_dns && letting_out.iter().any(|policy| policy.pods.matches(&workload.labels)) {
+                if uses_dns && selecting.overlaps(&letting_out) {
                     return;
                 }
                 // The API gives no effect to egress rules of policies that isolate ingress only, so
@@ -202,11 +205,16 @@ impl Rule for DnsBlackhole {
                 if !is_dns_guarded && view.reach().isolating(workload, Direction::Egress).next().is_none() {
                     return;
                 }
-                if let Some((aspect, badness)) = Lookup::of(view, workload).and_then(|lookup| lookup.verdict(view)) {
+                let judged = |_: &Class| Lookup::of(view, workload).and_then(|lookup| lookup.verdict(view));
+                let verdict = match Class::of(view, state, workload) {
+                    Some(class) => verdicts.entry(class).or_insert_with_key(judged).clone(),
+                    None => Lookup::of(view, workload).and_then(|lookup| lookup.verdict(view)),
+                };
+                if let Some((aspect, badness)) = verdict {
                     out.push(Violation { namespace: namespace.clone(), subject, aspect, badness });
                 }
             };
-            for workload in state.live_workloads().filter(|workload| scope.covers(namespace, &workload.id)) {
+            for workload in scope.live_workloads(state) {
                 push(Subject::Workload(workload.id.clone()), workload);
             }
             if let Scope::Namespace(_) | Scope::Cluster = scope {
@@ -221,7 +229,7 @@ impl Rule for DnsBlackhole {
         let cluster = moment.view.cluster;
         let is_unknown = |namespace: &str| {
             cluster.foreign_policies(namespace).next().is_some()
-                || cluster.namespace(namespace).is_some_and(|it| it.policies.iter().any(|policy| policy.is_partial))
+                || cluster.namespace(namespace).is_some_and(|it| it.policies.unread().any(|policy| policy.is_partial))
         };
         // Where the DNS pods are isolated, what admits to them is part of the answer.
         let mut guarded = guarded_targets(moment.view);
@@ -241,15 +249,25 @@ impl Rule for DnsBlackhole {
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
         let view = moment.view;
         let mut groups: BTreeMap<(Option<&Str>, &Aspect, u8, Stop), Group<'_>> = BTreeMap::new();
+        let mut stops: BTreeMap<(&Str, Class, &Aspect), Stop> = BTreeMap::new();
         for violation in violations {
+            view.check_stop();
             let Some(workload) = workload_of(violation, view) else { continue };
-            let stop = Stop::of(view, &workload, &violation.aspect);
+            let Some(state) = view.cluster.namespace(&violation.namespace) else { continue };
+            let class = Class::of(view, state, &workload);
+            let known = class.clone().map(|class| (&violation.namespace, class, &violation.aspect));
+            let of = || Stop::of(view, &workload, &violation.aspect);
+            let stop = known.map_or_else(of, |known| *stops.entry(known).or_insert_with(of));
             // What stops lookups at the DNS pods stops them for everyone alike: it is one finding,
             // however many namespaces it is about.
             let namespace = (stop != Stop::Entering).then_some(&violation.namespace);
             let group = groups.entry((namespace, &violation.aspect, violation.badness, stop)).or_default();
             group.violations.push(violation);
-            group.workloads.push(workload);
+            // Of workloads that are alike one speaks for all.
+            let is_new = |class| group.classes.insert((&violation.namespace, class));
+            if class.is_none_or(is_new) {
+                group.workloads.push(workload);
+            }
         }
         let one =
             |((_, _, badness, stop), group): ((_, _, _, _), Group<'_>)| explain_group(&group, badness, stop, moment);
@@ -261,7 +279,47 @@ impl Rule for DnsBlackhole {
 #[derive(Default)]
 struct Group<'a> {
     violations: Vec<&'a Violation>,
+    /// One of each class.
     workloads: Vec<Cow<'a, Workload>>,
+    classes: BTreeSet<(&'a Str, Class)>,
+}
+
+/// What decides whether a workload of a namespace can resolve names. Workloads of one class are judged
+/// once: a namespace may hold thousands under as many policies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Class {
+    /// The policies that select it or might.
+    selecting: PolicySet,
+    host_network: bool,
+    dns_policy: DnsPolicy,
+    nameservers: Vec<IpAddr>,
+    /// The families it has addresses of.
+    families: (bool, bool),
+    /// What policies of the DNS pods may tell it by, where there are some.
+    seen_as: Option<(Labels, Vec<IpAddr>)>,
+}
+
+impl Class {
+    /// Nothing for what may be a DNS pod itself, which reaches itself whatever its policies.
+    fn of(view: &View<'_>, state: &NamespaceState, workload: &Workload) -> Option<Self> {
+        let dns = view.dns();
+        if dns.is_in(&workload.namespace) {
+            return None;
+        }
+        let has_policies = |target: &DnsTarget<'_>| {
+            let state = view.cluster.namespace(&target.workload.namespace);
+            state.is_some_and(|state| !state.policies.is_empty())
+        };
+        let is_seen = dns.targets.iter().any(has_policies);
+        Some(Self {
+            selecting: state.policies.maybe_selecting(&workload.labels),
+            host_network: workload.host_network,
+            dns_policy: workload.dns_policy,
+            nameservers: workload.nameservers.clone(),
+            families: (workload.ips.iter().any(IpAddr::is_ipv4), workload.ips.iter().any(IpAddr::is_ipv6)),
+            seen_as: is_seen.then(|| (workload.labels.clone(), workload.ips.clone())),
+        })
+    }
 }
 
 /// At which end lookups are stopped.
@@ -321,9 +379,10 @@ fn workload_of<'a>(violation: &Violation, view: &View<'a>) -> Option<Cow<'a, Wor
 /// The policies of a namespace that let their pods out to all of DNS, over UDP and TCP, in the
 /// plainest way. Nearly every workload is under such a policy, and needs no more looking at where
 /// the DNS pods let everyone in.
-fn policies_for_dns<'a>(view: &View<'a>, state: &'a NamespaceState) -> Vec<&'a NetworkPolicy> {
+fn policies_for_dns(view: &View<'_>, state: &NamespaceState) -> PolicySet {
     let (reach, targets) = (view.reach(), &view.dns().targets);
-    let lets_out = |policy: &&NetworkPolicy| {
+    state.policies.having(|policy| {
+        view.check_stop();
         !targets.is_empty()
             && targets.iter().all(|target| {
                 let ports = [(Protocol::Udp, target.udp), (Protocol::Tcp, target.tcp)];
@@ -332,15 +391,19 @@ fn policies_for_dns<'a>(view: &View<'a>, state: &'a NamespaceState) -> Vec<&'a N
                         port.is_none_or(|port| reach.lets_out_plainly(policy, &target.workload, protocol, port))
                     })
             })
-    };
-    state.policies.iter().map(AsRef::as_ref).filter(lets_out).collect()
+    })
 }
 
 /// The policies that isolate the egress of pods that are not there yet.
 fn policies_without_pods(state: &NamespaceState) -> impl Iterator<Item = &NetworkPolicy> {
-    let selects_none =
-        |policy: &&NetworkPolicy| !state.live_workloads().any(|workload| policy.pods.matches(&workload.labels));
-    state.policies.iter().map(AsRef::as_ref).filter(|policy| policy.isolates.egress).filter(selects_none)
+    let mut without = state.policies.having(|policy| policy.isolates.egress);
+    for workload in state.live_workloads() {
+        if without.is_empty() {
+            break;
+        }
+        without = without.less(&state.policies.selecting(&workload.labels));
+    }
+    state.policies.within(&without)
 }
 
 /// A pod that carries just what a policy selects.
@@ -558,7 +621,7 @@ fn explain_group(group: &Group<'_>, badness: u8, stop: Stop, moment: &Moment<'_>
     let namespaces: BTreeSet<&Str> = group.violations.iter().map(|violation| &violation.namespace).collect();
     let namespaces: Vec<&Str> = namespaces.into_iter().collect();
     let isolating = if stop == Stop::Entering { Vec::new() } else { isolating_policies(view, &workloads) };
-    let culprits = misses::of(view, &isolating);
+    let culprits = misses::of(view, &looked_into(&isolating, moment));
     let (object, path) = place(&namespaces, moment, &isolating, &culprits);
     let namespace = if let [namespace] = namespaces.as_slice() { Some((*namespace).clone()) } else { None };
     let text = message(group, &namespaces, badness, &isolating, stop, view);
@@ -595,7 +658,13 @@ fn explain_group(group: &Group<'_>, badness: u8, stop: Stop, moment: &Moment<'_>
         for workload in workloads {
             pods.entry(&workload.namespace).or_default().push(workload);
         }
-        documents.extend(pods.iter().flat_map(|(namespace, workloads)| allow_dns(namespace, workloads, moment)));
+        let written: Option<Vec<_>> =
+            pods.iter().map(|(namespace, workloads)| allow_dns(namespace, workloads, moment)).collect();
+        let Some(written) = written else {
+            finding.help = "let these pods reach DNS, each by a policy that selects it: they are under too many different policies to write those out here".to_owned();
+            return finding;
+        };
+        documents.extend(written.into_iter().flatten());
     }
     if stop != Stop::Leaving {
         let guarded: BTreeSet<&Str> = guarded_targets(view).map(|target| &target.workload.namespace).collect();
@@ -699,12 +768,28 @@ fn doubt(workloads: &[Cow<'_, Workload>], view: &View<'_>) -> String {
 
 /// The policies that isolate the egress of these workloads, by name.
 fn isolating_policies<'a>(view: &View<'a>, workloads: &[&Workload]) -> Vec<&'a NetworkPolicy> {
-    let all = workloads.iter().flat_map(|workload| view.reach().isolating(workload, Direction::Egress));
-    let mut by_name: BTreeMap<&str, &NetworkPolicy> = BTreeMap::new();
-    for policy in all {
-        by_name.insert(&policy.name, policy);
+    let mut by_namespace: BTreeMap<&Str, PolicySet> = BTreeMap::new();
+    for workload in workloads.iter().filter(|workload| !workload.host_network) {
+        let Some(state) = view.cluster.namespace(&workload.namespace) else { continue };
+        let set = by_namespace.entry(&workload.namespace).or_insert_with(|| state.policies.none());
+        set.insert_all(&state.policies.selecting(&workload.labels));
     }
+    let all = by_namespace.iter().filter_map(|(namespace, set)| {
+        Some(view.cluster.namespace(namespace)?.policies.within(set).filter(|policy| policy.isolates.egress))
+    });
+    let by_name: BTreeMap<&str, &NetworkPolicy> = all.flatten().map(|policy| (policy.name.as_str(), policy)).collect();
     by_name.into_values().collect()
+}
+
+/// How many policies are looked into for rules that were meant for DNS and miss it.
+const MOST_LOOKED_INTO: usize = 50;
+
+/// The policies to look into: the one under review, and the first of the others.
+fn looked_into<'a>(isolating: &[&'a NetworkPolicy], moment: &Moment<'_>) -> Vec<&'a NetworkPolicy> {
+    let reviewed = moment.change.map(|(change, _)| change.reference());
+    let is_reviewed = |policy: &&&NetworkPolicy| reviewed.as_ref().is_some_and(|it| it.name == policy.name);
+    let first = isolating.iter().take(MOST_LOOKED_INTO);
+    first.chain(isolating.iter().skip(MOST_LOOKED_INTO).filter(is_reviewed)).copied().collect()
 }
 
 /// Where DNS was found, or that it was not.
@@ -812,9 +897,12 @@ fn place(
     }
 }
 
-/// Policies that let the workloads reach DNS. They select what isolating policies select already,
+/// How many policies are written out for a namespace.
+const MOST_WRITTEN_OUT: usize = 32;
+
+/// Policies that let the workloads reach DNS; none where they would be too many. They select what isolating policies select already,
 /// so that no pod is isolated by the mending.
-fn allow_dns(namespace: &Str, workloads: &[&Workload], moment: &Moment<'_>) -> Vec<String> {
+fn allow_dns(namespace: &Str, workloads: &[&Workload], moment: &Moment<'_>) -> Option<Vec<String>> {
     let (view, dns) = (moment.view, moment.view.dns());
     let mut selectors: Vec<Selector> = Vec::new();
     for workload in workloads {
@@ -825,6 +913,9 @@ fn allow_dns(namespace: &Str, workloads: &[&Workload], moment: &Moment<'_>) -> V
         // The widest selector mends the most workloads at once.
         if let Some(policy) = isolating.min_by_key(|policy| policy.pods.requirements().len()) {
             selectors.push(policy.pods.clone());
+            if selectors.len() > MOST_WRITTEN_OUT {
+                return None;
+            }
         }
     }
     let mut names = yaml::FreeNames::of(namespace, moment);
@@ -838,7 +929,7 @@ fn allow_dns(namespace: &Str, workloads: &[&Workload], moment: &Moment<'_>) -> V
         let egress_only = Directions { ingress: false, egress: true };
         yaml::network_policy(&yaml::isolating(namespace, names.next("allow-dns"), selector, egress_only, rules))
     };
-    selectors.into_iter().map(policy).collect()
+    Some(selectors.into_iter().map(policy).collect())
 }
 
 /// What a rule's ports come to, in words; named ports by their names.

@@ -418,7 +418,7 @@ impl<'a> Group<'_, 'a> {
             asked.extend(self.moment.view.cluster.mesh_configs().map(|config| &config.namespace));
         }
         asked.extend(self.taken_for_root());
-        let idle = asked.into_iter().flat_map(|namespace| self.mesh().idle(namespace));
+        let idle = asked.into_iter().flat_map(|namespace| self.mesh().idle(namespace).to_vec());
         evidence.extend(idle.filter(|idle| self.would_help(idle)).take(NAMED).map(|idle| idle_in_words(&idle)));
         if let Some(membership) = self.membership().filter(|it| it.is_in_mesh() && it.reason != Reason::Joins) {
             evidence.push(format!("it is in the mesh: {}", membership.reason));
@@ -638,7 +638,8 @@ impl<'a> Group<'_, 'a> {
 fn ineffective(violation: &Violation, moment: &Moment<'_>) -> Option<Finding> {
     let Subject::Policy(name) = &violation.subject else { return None };
     let mesh = moment.view.mesh();
-    let idle = mesh.idle(&violation.namespace).into_iter().find(|idle| idle.policy.name == *name)?;
+    let idle = mesh.idle(&violation.namespace);
+    let idle = idle.iter().find(|idle| idle.policy.name == *name)?;
     let policy = idle.policy;
     let (path, help, fix) = match &idle.cause {
         Cause::SelectorInRoot => {

@@ -218,7 +218,7 @@ impl Rule for PlaintextMtls {
             if is_exempt || is_terminating(name) {
                 continue;
             }
-            out.extend(mesh.idle(name).into_iter().map(|idle| Violation {
+            out.extend(mesh.idle(name).iter().map(|idle| Violation {
                 namespace: name.clone(),
                 subject: Subject::Policy(idle.policy.name.clone()),
                 aspect: Aspect::Ineffective,

@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{CL_RULE_FAILED, Entry, Meta, RULES, Severity, Subject, View, Violation, entry};
-use crate::cluster::Table;
-use crate::model::{FieldPath, Str, Waiver, WaiverTerms, written};
+use crate::model::{FieldPath, Str, Waiver, WaiverMatch, WaiverTerms, written};
 
 /// What waivers may do, and those that the configuration itself grants.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -271,55 +270,77 @@ impl WaiverSettings {
         })
     }
 
-    /// By whose leave a violation stands, if by anybody's: of several, by the one that lasts longest.
-    pub(super) fn cover(&self, rule: &Meta, violation: &Violation, view: &View<'_>) -> Option<Waived> {
+    /// The waivers of a namespace that name a rule and hold: looked up once for all its violations.
+    pub(super) fn in_force(&self, rule: &Meta, namespace: &Str, view: &View<'_>) -> InForce {
         // What guards the gate itself is nobody's to waive: whoever may write Waivers in its
         // namespace could first let it stand and then switch the gate off.
-        if view.environment.is_own(&violation.namespace) && rule.code.starts_with("CL") {
-            return None;
+        if view.environment.is_own(namespace) && rule.code.starts_with("CL") {
+            return InForce::default();
         }
-        let of_cluster = view.cluster.namespace(&violation.namespace).map(|state| &state.waivers);
-        if self.list.is_empty() && of_cluster.is_none_or(Table::is_empty) {
-            return None;
-        }
-        let by_cluster = of_cluster.into_iter().flat_map(Table::iter).filter_map(|waiver| {
-            self.waives(waiver, rule, violation, view, || format!("Waiver {}/{}", waiver.namespace, waiver.name))
+        let of_cluster = view.cluster.namespace(namespace).into_iter().flat_map(|state| state.waivers.iter());
+        let by_cluster = of_cluster.filter_map(|waiver| {
+            self.holding(waiver, rule, view, || format!("Waiver {}/{}", waiver.namespace, waiver.name))
         });
-        let here = self.list.iter().filter(|granted| granted.namespace == violation.namespace);
+        let here = self.list.iter().filter(|granted| granted.namespace == *namespace);
         let by_configuration = here.filter_map(|granted| {
             let by = || format!("waiver {} of the configuration", granted.name);
-            self.waives(&granted.waiver(), rule, violation, view, by)
+            self.holding(&granted.waiver(), rule, view, by)
         });
-        by_cluster.chain(by_configuration).max()
+        let mut waivers: Vec<_> = by_cluster.chain(by_configuration).collect();
+        waivers.sort_by(|(a, _), (b, _)| b.cmp(a));
+        InForce { waivers }
     }
 
-    fn waives(
+    fn holding(
         &self,
         waiver: &Waiver,
         rule: &Meta,
-        violation: &Violation,
         view: &View<'_>,
         by: impl Fn() -> String,
-    ) -> Option<Waived> {
+    ) -> Option<(Waived, WaiverMatch)> {
+        view.check_stop();
         let WaiverTerms { rules, subjects, owner, reason, expires } = &waiver.terms;
         if !rules.iter().any(|name| is_named(rule, name)) {
             return None;
         }
-        let is_about = match &violation.subject {
-            Subject::Namespace => subjects.is_everything(),
-            Subject::Policy(name) => subjects.is_about_policy(name),
-            Subject::Waiver(_) => false,
+        let Standing::Holds(ends) = self.standing(waiver, view.now) else { return None };
+        let waived = Waived { ends, by: by(), owner: owner.clone(), reason: reason.clone(), until: expires.clone() };
+        Some((waived, subjects.clone()))
+    }
+}
+
+/// The waivers of one namespace that name one rule and hold.
+#[derive(Debug, Default)]
+pub(super) struct InForce {
+    /// The one that lasts longest first.
+    waivers: Vec<(Waived, WaiverMatch)>,
+}
+
+impl InForce {
+    /// By whose leave a violation stands, if by anybody's: of several, by the one that lasts longest.
+    pub(super) fn cover(&self, violation: &Violation, view: &View<'_>) -> Option<Waived> {
+        if self.waivers.is_empty() {
+            return None;
+        }
+        let is_about: Box<dyn Fn(&WaiverMatch) -> bool> = match &violation.subject {
+            Subject::Namespace => Box::new(WaiverMatch::is_everything),
+            Subject::Policy(name) => Box::new(|subjects| subjects.is_about_policy(name)),
+            Subject::Waiver(_) => return None,
             Subject::Workload(id) => {
                 let workload = view.cluster.workload(&violation.namespace, id);
                 let root = workload.map(|workload| view.cluster.root_owner(workload));
-                let ids: Vec<_> = [id].into_iter().chain(&root).collect();
-                subjects.is_about_workload(&ids, workload.map(|workload| &workload.labels))
+                Box::new(move |subjects| {
+                    let ids: Vec<_> = [id].into_iter().chain(&root).collect();
+                    subjects.is_about_workload(&ids, workload.map(|workload| &workload.labels))
+                })
             }
         };
-        let Standing::Holds(ends) = is_about.then(|| self.standing(waiver, view.now))? else { return None };
-        Some(Waived { ends, by: by(), owner: owner.clone(), reason: reason.clone(), until: expires.clone() })
+        self.waivers.iter().find(|(_, subjects)| is_about(subjects)).map(|(waived, _)| waived.clone())
     }
 }
+
+/// How many unknown rules of one waiver are told.
+const MOST_FLAWS: usize = 20;
 
 /// What terms say that can mean nothing, whatever the time.
 pub(super) fn unfit(terms: &WaiverTerms) -> Vec<Flaw> {
@@ -333,16 +354,17 @@ pub(super) fn unfit(terms: &WaiverTerms) -> Vec<Flaw> {
             "name what is waived: `[missing-default-deny]`".to_owned(),
         );
     }
-    for (i, name) in rules.iter().enumerate() {
-        if !RULES.iter().any(|entry| is_waivable(entry) && is_named(entry.meta, name)) {
-            let known: Vec<_> =
-                RULES.iter().filter(|entry| is_waivable(entry)).map(|entry| format!("`{}`", entry.meta.name)).collect();
-            flaw(
-                FieldPath::new("rules").index(i),
-                format!("`{name}` is no rule that can be waived"),
-                format!("these can: {}", known.join(", ")),
-            );
-        }
+    // The first few are enough to see what is wrong.
+    let is_unknown =
+        |(_, name): &(usize, &Str)| !RULES.iter().any(|entry| is_waivable(entry) && is_named(entry.meta, name));
+    for (i, name) in rules.iter().enumerate().filter(is_unknown).take(MOST_FLAWS) {
+        let known: Vec<_> =
+            RULES.iter().filter(|entry| is_waivable(entry)).map(|entry| format!("`{}`", entry.meta.name)).collect();
+        flaw(
+            FieldPath::new("rules").index(i),
+            format!("`{name}` is no rule that can be waived"),
+            format!("these can: {}", known.join(", ")),
+        );
     }
     for (field, text, help) in [
         ("owner", owner.as_str(), "name the team or the person who answers for it"),

@@ -202,6 +202,7 @@ impl Rule for WebhookCutOff {
     fn violations(&self, view: &View<'_>, scope: &Scope, out: &mut Vec<Violation>) {
         let mut found: BTreeMap<_, Violation> = BTreeMap::new();
         for Answers { workload, port, .. } in answers(view.cluster, scope) {
+            view.check_stop();
             for barrier in barriers(view, workload, port) {
                 let violation = Violation {
                     namespace: workload.namespace.clone(),
@@ -268,8 +269,8 @@ fn answers<'a>(cluster: &'a Cluster, scope: &Scope) -> Vec<Answers<'a>> {
             };
             let Some(service) = state.services.get(&webhook.service) else { continue };
             let Some(selector) = &service.selector else { continue };
-            for workload in state.live_workloads() {
-                if !scope.covers(&state.name, &workload.id) || !selector.is_subset(&workload.labels) {
+            for workload in scope.live_workloads(state) {
+                if !selector.is_subset(&workload.labels) {
                     continue;
                 }
                 if let Some(port) = target(service, webhook.port, workload) {

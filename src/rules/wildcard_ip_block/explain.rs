@@ -101,6 +101,10 @@ impl WildcardIpBlock {
         if let Some(foreign) = view.cluster.foreign_policies(namespace).next() {
             finding.evidence.push(may_deny(foreign));
         }
+        if !is_worth_writing_out(&policies) {
+            finding.help = "name the networks that are needed in place of these blocks, or list them under `rules.wildcard-ip-block.allow` in the configuration".to_owned();
+            return Some(finding);
+        }
         let (wide, narrowed) = self.narrowed(state, &policies, &facets, moment);
         let wide: Vec<_> = wide
             .into_iter()
@@ -182,6 +186,10 @@ impl WildcardIpBlock {
             [direction] => (format!("`{}`", direction.peers_field()), if told.len() == 1 { "opens" } else { "open" }),
             _ => ("`from` and `to`".to_owned(), "open"),
         };
+        if !is_worth_writing_out(&[policy.as_ref()]) {
+            finding.help = format!("name the needed peers under {fields} of {}", words::some_of(&told));
+            return Some(finding);
+        }
         let it = if told.len() == 1 { "it" } else { "they" };
         finding.help = format!(
             "name the needed peers under {fields} of {}. What is below is the same without: it closes what {it} {verb}, so add the needed peers to it first",
@@ -291,6 +299,17 @@ impl WildcardIpBlock {
         paths.reverse();
         (paths, narrowed)
     }
+}
+
+/// How many policies, and how many of their rules and peers together, are written out narrowed.
+/// What is larger was made by a program, and is mended where it is made.
+const MOST_WRITTEN_OUT: (usize, usize) = (16, 2000);
+
+fn is_worth_writing_out(policies: &[&NetworkPolicy]) -> bool {
+    let (most_policies, most_parts) = MOST_WRITTEN_OUT;
+    let rules = policies.iter().flat_map(|policy| Direction::ALL.into_iter().flat_map(|it| policy.rules(it)));
+    policies.len() <= most_policies
+        && rules.map(|rule| 1 + rule.peers.iter().flatten().count()).sum::<usize>() <= most_parts
 }
 
 /// Where a block stands: the number of its policy, the rule, and the peer.

@@ -2,24 +2,24 @@
 
 mod explain;
 mod growth;
+mod widths;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::growth::{Part, Ports};
+use self::widths::{Excess, Widths};
 use super::space::{self, share};
 use super::webhook_cut_off::answered_ports;
 use super::{
     Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, openness,
 };
-use crate::cluster::NamespaceState;
-use crate::model::{
-    Change, Direction, Labels, NetworkPolicy, Object, Operation, PeerSpec, PolicyRule, Str, Workload, written,
-};
+use crate::cluster::{NamespaceState, PolicySet};
+use crate::model::{Change, Direction, NetworkPolicy, Object, Operation, PeerSpec, PolicyRule, Str, written};
 use crate::netset::{ConnectionSet, Family, IpSet, PortSet, Protocol};
 
 /// Reports rules that admit most of an address space, by IP blocks or by naming no peer.
@@ -185,7 +185,7 @@ impl Rule for WildcardIpBlock {
                 continue;
             }
             for direction in self.directions() {
-                self.namespace_violations(state, direction, scope, out);
+                self.namespace_violations(view, state, direction, scope, out);
             }
         }
     }
@@ -196,18 +196,58 @@ impl Rule for WildcardIpBlock {
         self.has_grown(violation, &then, &now)
     }
 
+    fn each_worsened(&self, violations: &[Violation], before: &View<'_>, after: &View<'_>) -> Vec<bool> {
+        // Pods under the same policies, before and after, are asked about once.
+        let mut known: BTreeMap<(&Str, &Aspect, PolicySet, PolicySet), bool> = BTreeMap::new();
+        let mut worsened = Vec::with_capacity(violations.len());
+        for violation in violations {
+            after.check_stop();
+            let Violation { namespace, subject, aspect, badness: _ } = violation;
+            let of = || self.worsened(violation, before, after);
+            let states = before.cluster.namespace(namespace).zip(after.cluster.namespace(namespace));
+            worsened.push(match (states, direction_of(violation), subject) {
+                (Some((then, now)), Some(direction), Subject::Workload(_)) => {
+                    let concerned = |state: &NamespaceState| self.concerned(violation, state, direction);
+                    *known.entry((namespace, aspect, concerned(then), concerned(now))).or_insert_with(of)
+                }
+                _ => of(),
+            });
+        }
+        worsened
+    }
+
     fn ceiling(&self, violation: &Violation, moment: &Moment<'_>) -> Action {
+        let ceilings = self.ceilings(std::slice::from_ref(violation), moment);
+        ceilings.first().copied().unwrap_or(Action::Deny)
+    }
+
+    fn ceilings(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Action> {
         let cluster = moment.view.cluster;
-        let Some(state) = cluster.namespace(&violation.namespace) else { return Action::Warn };
-        // A policy that could not be read in full may admit less than it seems to.
-        let is_partial = state.policies.iter().any(|policy| policy.is_partial);
-        let is_foreign = cluster.foreign_policies(&violation.namespace).next().is_some();
-        let known = if is_partial || is_foreign { Action::Warn } else { Action::Deny };
-        known.min(match violation.aspect {
-            Aspect::Everyone(direction) => self.ceiling_of_everyone(violation, direction, state, moment),
-            Aspect::WideBlock(direction, family) => self.ceiling_of_blocks(violation, direction, family, state, moment),
-            _ => Action::Deny,
-        })
+        let mut blocks: BTreeMap<(&Str, Direction), Blocks> = BTreeMap::new();
+        // What is about the same policies has the same ceiling.
+        let mut known: BTreeMap<(&Str, &Aspect, PolicySet), Action> = BTreeMap::new();
+        let mut ceiling = |violation| {
+            moment.view.check_stop();
+            let Violation { namespace, aspect, .. }: &Violation = violation;
+            let Some(state) = cluster.namespace(namespace) else { return Action::Warn };
+            // A policy that could not be read in full may admit less than it seems to.
+            let is_partial = state.policies.unread().any(|policy| policy.is_partial);
+            let is_foreign = cluster.foreign_policies(namespace).next().is_some();
+            let most = if is_partial || is_foreign { Action::Warn } else { Action::Deny };
+            most.min(match *aspect {
+                Aspect::Everyone(direction) => self.ceiling_of_everyone(violation, direction, state, moment),
+                Aspect::WideBlock(direction, family) => {
+                    let blocks =
+                        blocks.entry((namespace, direction)).or_insert_with(|| Blocks::of(self, state, direction));
+                    let concerned = self.concerned(violation, state, direction);
+                    *known.entry((namespace, aspect, concerned)).or_insert_with_key(|(.., concerned)| {
+                        self.ceiling_of_blocks(concerned, family, blocks, moment.profile)
+                    })
+                }
+                _ => Action::Deny,
+            })
+        };
+        violations.iter().map(|violation| ceiling(violation)).collect()
     }
 
     /// What is too wide is there.
@@ -229,27 +269,31 @@ impl Rule for WildcardIpBlock {
 
     fn explain(&self, violations: &[Violation], moment: &Moment<'_>) -> Vec<Finding> {
         // A policy's two families and directions are one finding; so are pods wide by the same policies.
-        let mut groups: BTreeMap<(&Str, Vec<Str>), Vec<&Violation>> = BTreeMap::new();
-        let mut wide: BTreeMap<(&Str, &Aspect), Vec<&NetworkPolicy>> = BTreeMap::new();
+        let mut groups: BTreeMap<(&Str, Arc<[Str]>), Vec<&Violation>> = BTreeMap::new();
+        let mut wide: BTreeMap<(&Str, &Aspect), PolicySet> = BTreeMap::new();
         let mut to_everyone: BTreeMap<(&Str, &Str), Vec<Direction>> = BTreeMap::new();
+        let mut behind: BTreeMap<(&Str, &Aspect, PolicySet), Arc<[Str]>> = BTreeMap::new();
         for violation in violations {
+            moment.view.check_stop();
             let Some(state) = moment.view.cluster.namespace(&violation.namespace) else { continue };
             if let (Aspect::Everyone(direction), Subject::Policy(name)) = (&violation.aspect, &violation.subject) {
                 to_everyone.entry((&violation.namespace, name)).or_default().push(*direction);
                 continue;
             }
+            let Some(direction) = direction_of(violation) else { continue };
+            let concerned = self.concerned(violation, state, direction);
             // Pods under a policy that is wide by itself are that policy's finding.
-            if let Subject::Workload(id) = &violation.subject {
+            if let Subject::Workload(_) = &violation.subject {
                 let key = (&violation.namespace, &violation.aspect);
                 let wide = wide.entry(key).or_insert_with(|| self.wide_policies(state, &violation.aspect));
-                let workload = state.workloads.get(id);
-                if workload.is_some_and(|it| wide.iter().any(|policy| policy.pods.matches(&it.labels))) {
+                if concerned.overlaps(wide) {
                     continue;
                 }
             }
-            let policies = self.behind(violation, state);
-            let names = policies.iter().map(|policy| policy.name.clone()).collect();
-            groups.entry((&violation.namespace, names)).or_default().push(violation);
+            let names = behind
+                .entry((&violation.namespace, &violation.aspect, concerned))
+                .or_insert_with_key(|(_, aspect, concerned)| self.behind(aspect, concerned, state));
+            groups.entry((&violation.namespace, Arc::clone(names))).or_default().push(violation);
         }
         groups
             .into_iter()
@@ -273,6 +317,7 @@ impl WildcardIpBlock {
 
     fn namespace_violations(
         &self,
+        view: &View<'_>,
         state: &NamespaceState,
         direction: Direction,
         scope: &Scope,
@@ -281,50 +326,44 @@ impl WildcardIpBlock {
         if !self.might_exceed(state, direction) {
             return;
         }
-        let admitted: Vec<(&NetworkPolicy, IpSet)> = state
-            .policies
-            .iter()
-            .filter(|policy| policy.isolates.contains(direction))
-            .map(|policy| (policy.as_ref(), self.admitted(policy, direction)))
-            .filter(|(_, addresses)| !addresses.is_empty())
-            .collect();
-        if admitted.is_empty() {
+        let widths = Widths::of(self, view, state, direction);
+        if widths.of_all(&widths.admitting).is_narrow() {
             return;
         }
-        let union_for = |pod: &Labels| {
-            let selecting = admitted.iter().filter(|(policy, _)| policy.pods.matches(pod));
-            IpSet::union_of(selecting.map(|(_, addresses)| addresses))
-        };
-        let push = |subject: &Subject, addresses: &IpSet, out: &mut Vec<Violation>| {
+        let push = |subject: &Subject, excess: Excess, out: &mut Vec<Violation>| {
             for family in Family::ALL {
-                if let Some(badness) = self.excess(addresses, family) {
+                if let Some(badness) = excess.of(family) {
                     let (namespace, aspect) = (state.name.clone(), Aspect::WideBlock(direction, family));
                     out.push(Violation { namespace, subject: subject.clone(), aspect, badness });
                 }
             }
         };
         if let Scope::Namespace(_) | Scope::Cluster = scope {
-            for (policy, addresses) in &admitted {
+            let mut unused = widths.admitting.clone();
+            for workload in state.live_workloads() {
+                view.check_stop();
+                unused = unused.less(&state.policies.selecting(&workload.labels));
+            }
+            for place in widths.admitting.places() {
+                view.check_stop();
+                let Some(policy) = state.policies.at(place) else { continue };
                 if self.rules_for_everyone(policy, direction).next().is_some() {
                     let (namespace, subject) = (state.name.clone(), Subject::Policy(policy.name.clone()));
                     out.push(Violation { namespace, subject, aspect: Aspect::Everyone(direction), badness: 1 });
                 }
-                let selects = |workload: &Workload| policy.pods.matches(&workload.labels);
-                let is_unused = !state.live_workloads().any(|workload| selects(workload));
-                let addresses = if is_unused && self.is_narrow(addresses) {
-                    Cow::Owned(union_for(&policy.pods.sample()))
-                } else {
-                    Cow::Borrowed(addresses)
-                };
-                push(&Subject::Policy(policy.name.clone()), &addresses, out);
+                let mut excess = widths.alone(place);
+                if unused.contains(place) && excess.is_narrow() {
+                    excess = widths.of_all(&state.policies.selecting(&policy.pods.sample()));
+                }
+                push(&Subject::Policy(policy.name.clone()), excess, out);
             }
         }
         // Workloads under a policy that is wide by itself are among them, so that what stood can be
         // told from what is new; they are not told apart from that policy.
-        for workload in state.live_workloads().filter(|workload| scope.covers(&state.name, &workload.id)) {
-            if !workload.host_network {
-                push(&Subject::Workload(workload.id.clone()), &union_for(&workload.labels), out);
-            }
+        for workload in scope.live_workloads(state).filter(|workload| !workload.host_network) {
+            view.check_stop();
+            let excess = widths.of_all(&state.policies.selecting(&workload.labels));
+            push(&Subject::Workload(workload.id.clone()), excess, out);
         }
     }
 
@@ -369,6 +408,9 @@ impl WildcardIpBlock {
 
     /// Addresses, and those they stand for, less those that may be admitted.
     fn too_many(&self, addresses: &IpSet) -> IpSet {
+        if self.allow.is_empty() {
+            return space::with_translated(addresses);
+        }
         let allowed: IpSet = self.allow.iter().copied().collect();
         let own = addresses.subtract(&allowed);
         let standing_for = space::translated(&own).subtract(&allowed);
@@ -381,7 +423,8 @@ impl WildcardIpBlock {
         policy: &'p NetworkPolicy,
         direction: Direction,
     ) -> impl Iterator<Item = (usize, &'p PolicyRule)> {
-        let counts = self.everyone && !self.is_narrow(&self.too_many(&IpSet::full()));
+        let has_such = self.everyone && policy.rules(direction).iter().any(|rule| rule.peers.is_none());
+        let counts = has_such && !self.is_narrow(&self.too_many(&IpSet::full()));
         policy.rules(direction).iter().enumerate().filter(move |(_, rule)| {
             counts && rule.peers.is_none() && {
                 let ports = Ports::of(rule);
@@ -420,7 +463,9 @@ impl WildcardIpBlock {
         let Ports { mut numbered, named } = self.ports_for_everyone(policy, direction);
         let mut is_known = true;
         if direction == Direction::Ingress {
-            let mut pods = state.live_workloads().filter(|it| policy.pods.matches(&it.labels)).peekable();
+            // Only names are looked up in pods.
+            let live = state.live_workloads().filter(|_| !named.is_empty());
+            let mut pods = live.filter(|it| policy.pods.matches(&it.labels)).peekable();
             is_known = named.is_empty() || pods.peek().is_some();
             let ports = pods
                 .flat_map(|pod| &pod.ports)
@@ -442,36 +487,25 @@ impl WildcardIpBlock {
         }
     }
 
-    fn ceiling_of_blocks(
-        &self,
-        violation: &Violation,
-        direction: Direction,
-        family: Family,
-        state: &NamespaceState,
-        moment: &Moment<'_>,
-    ) -> Action {
-        let policies = self.concerned(violation, state, direction);
-        let rules = || policies.iter().flat_map(|policy| policy.rules(direction));
-        let is_wide = |addresses: &IpSet| self.excess(addresses, family).is_some();
+    fn ceiling_of_blocks(&self, concerned: &PolicySet, family: Family, blocks: &Blocks, profile: Profile) -> Action {
+        let is_wide = |by_place: &[IpSet]| {
+            let sets = concerned.places().filter_map(|place| by_place.get(place));
+            self.excess(&IpSet::union_of(sets), family).is_some()
+        };
         // Rules without peers are told of themselves.
-        if !is_wide(&self.by_blocks(rules())) {
+        if !is_wide(&blocks.all) {
             return Action::Off;
         }
-        let is_for_dns = |rule: &&PolicyRule| {
-            let ports = Ports::of(rule);
-            ports.named.is_empty() && is_dns(&ports.numbered)
-        };
-        if is_wide(&self.by_blocks(rules().filter(|rule| !is_for_dns(rule)))) {
-            Action::Deny
-        } else {
-            of_dns(moment.profile)
-        }
+        if is_wide(&blocks.beside_dns) { Action::Deny } else { of_dns(profile) }
     }
 
     /// Whether what a violation is about admits more than it did.
     fn has_grown(&self, violation: &Violation, then: &NamespaceState, now: &NamespaceState) -> bool {
         let (Aspect::Everyone(direction) | Aspect::WideBlock(direction, _)) = violation.aspect else { return false };
-        let (before, after) = (self.concerned(violation, then, direction), self.concerned(violation, now, direction));
+        let (concerned_then, concerned_now) =
+            (self.concerned(violation, then, direction), self.concerned(violation, now, direction));
+        let before: Vec<&NetworkPolicy> = then.policies.within(&concerned_then).collect();
+        let after: Vec<&NetworkPolicy> = now.policies.within(&concerned_now).collect();
         if before == after {
             return false;
         }
@@ -514,46 +548,47 @@ impl WildcardIpBlock {
     }
 
     /// The policies of a namespace that are wide by themselves.
-    fn wide_policies<'a>(&self, state: &'a NamespaceState, aspect: &Aspect) -> Vec<&'a NetworkPolicy> {
-        let Aspect::WideBlock(direction, family) = aspect else { return Vec::new() };
-        let policies = state.policies.iter().map(AsRef::as_ref);
-        let isolating = policies.filter(|policy| policy.isolates.contains(*direction));
-        isolating.filter(|it| self.excess(&self.by_blocks(it.rules(*direction)), *family).is_some()).collect()
+    fn wide_policies(&self, state: &NamespaceState, aspect: &Aspect) -> PolicySet {
+        let Aspect::WideBlock(direction, family) = aspect else { return state.policies.none() };
+        state.policies.having(|policy| {
+            policy.isolates.contains(*direction)
+                && self.excess(&self.by_blocks(policy.rules(*direction)), *family).is_some()
+        })
     }
 
     /// The policies a violation is about: the one it names, or all that a pod it is about comes under.
-    fn concerned<'a>(
-        &self,
-        violation: &Violation,
-        state: &'a NamespaceState,
-        direction: Direction,
-    ) -> Vec<&'a NetworkPolicy> {
-        let labels = match &violation.subject {
-            Subject::Workload(id) => state.workloads.get(id).map(|workload| workload.labels.clone()),
+    fn concerned(&self, violation: &Violation, state: &NamespaceState, direction: Direction) -> PolicySet {
+        let mut set = state.policies.none();
+        let selecting = match &violation.subject {
+            Subject::Workload(id) => state.workloads.get(id).map(|workload| state.policies.selecting(&workload.labels)),
             Subject::Policy(name) => {
-                let Some(policy) = state.policies.get(name.as_str()) else { return Vec::new() };
+                let Some(policy) = state.policies.get(name.as_str()) else { return set };
                 let is_wide = match violation.aspect {
                     Aspect::WideBlock(_, family) => self.excess(&self.admitted(policy, direction), family).is_some(),
                     _ => true,
                 };
                 if is_wide {
-                    return vec![policy];
+                    state.policies.place(name.as_str()).into_iter().for_each(|place| set.insert(place));
+                    return set;
                 }
-                Some(policy.pods.sample())
+                Some(state.policies.selecting(&policy.pods.sample()))
             }
             Subject::Namespace | Subject::Waiver(_) => None,
         };
-        let Some(labels) = labels else { return Vec::new() };
-        let isolates = |policy: &&NetworkPolicy| policy.isolates.contains(direction) && policy.pods.matches(&labels);
-        state.policies.iter().map(AsRef::as_ref).filter(isolates).collect()
+        let Some(selecting) = selecting else { return set };
+        for place in selecting.places() {
+            if state.policies.at(place).is_some_and(|policy| policy.isolates.contains(direction)) {
+                set.insert(place);
+            }
+        }
+        set
     }
 
-    /// The policies whose blocks a violation comes from.
-    fn behind<'a>(&self, violation: &Violation, state: &'a NamespaceState) -> Vec<&'a NetworkPolicy> {
-        let Aspect::WideBlock(direction, family) = violation.aspect else { return Vec::new() };
-        let mut policies = self.concerned(violation, state, direction);
-        policies.retain(|policy| !self.by_blocks(policy.rules(direction)).only(family).is_empty());
-        policies
+    /// The names of those policies whose blocks something is wide by.
+    fn behind(&self, aspect: &Aspect, concerned: &PolicySet, state: &NamespaceState) -> Arc<[Str]> {
+        let Aspect::WideBlock(direction, family) = *aspect else { return Arc::new([]) };
+        let has_blocks = |policy: &&NetworkPolicy| !self.by_blocks(policy.rules(direction)).only(family).is_empty();
+        state.policies.within(concerned).filter(has_blocks).map(|policy| policy.name.clone()).collect()
     }
 
     /// What each block of a rule counts for, by its place, less what may be admitted.
@@ -563,6 +598,34 @@ impl WildcardIpBlock {
             PeerSpec::Pods { .. } | PeerSpec::Unreadable => None,
         });
         blocks.collect()
+    }
+}
+
+/// What the policies of a namespace admit by blocks in one direction, by their places.
+struct Blocks {
+    all: Vec<IpSet>,
+    /// By rules that are not for DNS alone.
+    beside_dns: Vec<IpSet>,
+}
+
+impl Blocks {
+    fn of(rule: &WildcardIpBlock, state: &NamespaceState, direction: Direction) -> Self {
+        let is_for_dns = |rule: &&PolicyRule| {
+            let ports = Ports::of(rule);
+            ports.named.is_empty() && is_dns(&ports.numbered)
+        };
+        let rules = || state.policies.iter().map(|policy| policy.rules(direction));
+        Self {
+            all: rules().map(|rules| rule.by_blocks(rules)).collect(),
+            beside_dns: rules().map(|rules| rule.by_blocks(rules.iter().filter(|rule| !is_for_dns(rule)))).collect(),
+        }
+    }
+}
+
+fn direction_of(violation: &Violation) -> Option<Direction> {
+    match violation.aspect {
+        Aspect::Everyone(direction) | Aspect::WideBlock(direction, _) => Some(direction),
+        _ => None,
     }
 }
 
