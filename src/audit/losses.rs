@@ -78,12 +78,12 @@ mod tests {
         })
     }
 
-    fn pod(metadata: Value) -> Value {
+    fn pod(metadata: &Value) -> Value {
         json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": { "containers": [] } })
     }
 
     fn cart() -> Value {
-        pod(json!({ "name": "cart", "namespace": "shop" }))
+        pod(&json!({ "name": "cart", "namespace": "shop" }))
     }
 
     fn cluster(objects: &[Value]) -> Cluster {
@@ -125,7 +125,7 @@ mod tests {
     fn what_goes_with_what_it_protected_or_is_there_again_is_no_loss() {
         assert_eq!(told(&[policy()], &[]), [""; 0]);
         let going = json!({ "name": "cart", "namespace": "shop", "deletionTimestamp": "2026-01-01T00:00:00Z" });
-        assert_eq!(told(&[policy(), cart()], &[pod(going)]), [""; 0]);
+        assert_eq!(told(&[policy(), cart()], &[pod(&going)]), [""; 0]);
         let mut second = policy();
         second["metadata"]["name"] = "second".into();
         assert_eq!(told(&[policy(), cart()], &[second, cart()]), [""; 0]);

@@ -36,7 +36,7 @@ mod refusals;
 
 use jiff::Timestamp;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Leaving};
 use crate::rules::{Action, Finding, RuleSet, Severity};
 
 pub use cycle::{Settings, run};
@@ -56,7 +56,9 @@ pub struct Scan {
 /// Judges all of a cluster.
 pub fn scan(rules: &RuleSet, cluster: &Cluster, now: Timestamp) -> Scan {
     let findings = rules.judge_all(cluster, now);
-    let namespaces = posture::of(rules, cluster, &findings, now);
+    // A policy that is being deleted is no protection.
+    let settled = cluster.without(Leaving::Ending, cluster.namespaces().map(|state| &state.name));
+    let namespaces = posture::of(rules, settled.as_ref().unwrap_or(cluster), &findings, now);
     Scan { at: now, namespaces, findings }
 }
 

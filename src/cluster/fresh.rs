@@ -85,3 +85,57 @@ impl Cluster {
         after
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Ending, Owner};
+
+    fn workload(kind: &str, name: &str, owner: Option<(&str, &str)>) -> Workload {
+        Workload {
+            owner: owner.map(|(kind, name)| Owner {
+                group: Some("apps".into()),
+                id: WorkloadId { kind: kind.into(), name: name.into() },
+            }),
+            ending: Ending { is_with_owner: owner.is_some(), ..Ending::default() },
+            ..Workload::bare(kind, "shop", name, Labels::from([("app", "cart")]))
+        }
+    }
+
+    fn cluster(workloads: &[Workload]) -> Cluster {
+        Cluster::of(workloads.iter().cloned().map(Arc::new).map(Object::Workload))
+    }
+
+    /// The workloads of `shop` with a fresh read of one kind: name, whether it is ending, its labels.
+    fn read(known: &[Workload], kind: &str, found: &[Workload]) -> Vec<(String, bool, usize)> {
+        let fresh = cluster(known).with_fresh_workloads(&"shop".into(), kind, found.iter().cloned().map(Arc::new));
+        let Some(state) = fresh.namespace("shop") else { return Vec::new() };
+        let live = state.live_workloads().map(|it| (it.id.to_string(), state.is_ending(it), it.labels.iter().count()));
+        live.collect()
+    }
+
+    #[test]
+    fn what_is_not_found_is_gone_and_other_kinds_stay() {
+        let known = [workload("Pod", "a", None), workload("Pod", "b", None), workload("Deployment", "a", None)];
+        let left = read(&known, "Pod", &known[..1]);
+        assert_eq!(left, [("Deployment a".to_owned(), false, 1), ("Pod a".to_owned(), false, 1)]);
+    }
+
+    #[test]
+    fn what_is_being_deleted_by_now_keeps_what_is_known_of_it() {
+        let known = [workload("Pod", "a", None)];
+        let ending = Ending { has_begun: true, ..Ending::default() };
+        let found = Workload { ending, labels: Labels::default(), ..known[0].clone() };
+        assert_eq!(read(&known, "Pod", &[found]), [("Pod a".to_owned(), true, 1)]);
+    }
+
+    #[test]
+    fn a_pod_whose_owner_is_gone_is_ending_and_one_whose_owner_is_new_is_not() {
+        let pod = workload("Pod", "a", Some(("ReplicaSet", "r")));
+        let set = workload("ReplicaSet", "r", None);
+        assert_eq!(read(&[pod.clone(), set.clone()], "ReplicaSet", &[]), [("Pod a".to_owned(), true, 1)]);
+        assert_eq!(read(std::slice::from_ref(&pod), "ReplicaSet", &[set]), [("Pod a".to_owned(), false, 1)]);
+        // Of a new pod nothing but its metadata is known: it may shut down for a year.
+        assert_eq!(read(&[], "Pod", &[pod]), [("Pod a".to_owned(), false, 1)]);
+    }
+}

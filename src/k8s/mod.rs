@@ -267,6 +267,7 @@ fn lower_waiver<'a>(source: impl Source<'a>, namespace: &str) -> Read {
     Ok(done(Object::Waiver(Arc::new(Waiver {
         namespace: metadata.namespace(namespace),
         name: metadata.name(),
+        is_ending: metadata.is_terminating(),
         created: metadata.created(),
         terms,
         unread,

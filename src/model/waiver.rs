@@ -20,6 +20,8 @@ pub struct Waiver {
     pub namespace: Str,
     /// Its name.
     pub name: Str,
+    /// Whether its deletion has begun: it waives nothing from then on, whatever finalizer holds it.
+    pub is_ending: bool,
     /// `metadata.creationTimestamp`; nothing for one that is in no cluster.
     pub created: Option<Timestamp>,
     /// `spec`.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Request;
-use portcullis::cluster::{Cluster, Reading};
+use portcullis::cluster::{Cluster, Extent, Reading};
 use portcullis::config::{self, Settings};
 use portcullis::k8s::{Kind, lower_value};
 use portcullis::rules::RuleSet;
@@ -47,6 +47,8 @@ struct Truth {
     /// What is there by now; else why it cannot be read; nothing for one that never answers.
     renewed: Option<Result<Cluster, String>>,
     reads: AtomicUsize,
+    /// How many of the reads were of workloads too.
+    reads_of_workloads: AtomicUsize,
 }
 
 impl Origin for Truth {
@@ -61,6 +63,9 @@ impl Origin for Truth {
     fn renew(&self, _cluster: Arc<Cluster>, reading: Reading) -> Renewed<'_> {
         assert_eq!(reading.namespaces, ["shop"]);
         self.reads.fetch_add(1, Ordering::SeqCst);
+        if reading.extent == Extent::Workloads {
+            self.reads_of_workloads.fetch_add(1, Ordering::SeqCst);
+        }
         match self.renewed.clone() {
             Some(renewed) => Box::pin(async move { renewed }),
             None => Box::pin(std::future::pending()),
@@ -69,7 +74,13 @@ impl Origin for Truth {
 }
 
 fn truth(renewed: Option<Result<Cluster, String>>) -> Arc<Truth> {
-    Arc::new(Truth { age: Duration::ZERO, unread: Vec::new(), renewed, reads: AtomicUsize::new(0) })
+    Arc::new(Truth {
+        age: Duration::ZERO,
+        unread: Vec::new(),
+        renewed,
+        reads: AtomicUsize::new(0),
+        reads_of_workloads: AtomicUsize::new(0),
+    })
 }
 
 fn cluster(manifests: &[&str]) -> Cluster {
@@ -182,6 +193,19 @@ async fn of_several_deletions_in_a_row_the_one_that_takes_the_last_defence_is_de
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_does_not_open_workloads_that_are_gone_by_now() {
+    let truth = truth(Some(Ok(cluster(&[SHOP, DEFAULT_DENY]))));
+    let server = gate(&[SHOP, DEFAULT_DENY, CART], &truth).await;
+    let answer = delete(&server, DEFAULT_DENY).await;
+    assert_eq!(answer["allowed"], true, "{answer:#}");
+    assert_eq!(truth.reads_of_workloads.load(Ordering::SeqCst), 1);
+    assert!(outcome(&server, "withdrawn"));
+    // What is created needs no workloads.
+    create(&server, CART).await;
+    assert_eq!(truth.reads_of_workloads.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deletion_that_leaves_a_defence_in_place_is_allowed_after_one_fresh_read() {
     let spare = DEFAULT_DENY.replace("default-deny", "spare");
     let all = [SHOP, DEFAULT_DENY, &spare, CART];
@@ -247,6 +271,7 @@ async fn past_the_age_that_is_set_rules_warn_where_they_would_deny() {
             unread: Vec::new(),
             renewed: Some(Ok(fresh)),
             reads: AtomicUsize::new(0),
+            reads_of_workloads: AtomicUsize::new(0),
         });
         let server = gate(&[SHOP], &truth).await;
         server.rules.send_replace(Arc::new(rules("view: {maxAge: 20s}")));
@@ -262,7 +287,13 @@ async fn past_the_age_that_is_set_rules_warn_where_they_would_deny() {
 async fn what_rests_on_objects_that_were_not_read_is_a_warning() {
     for (unread, allowed) in [(Kind::NetworkPolicy, true), (Kind::PeerAuthentication, false)] {
         let renewed = Some(Ok(cluster(&[SHOP])));
-        let truth = Arc::new(Truth { age: Duration::ZERO, unread: vec![unread], renewed, reads: AtomicUsize::new(0) });
+        let truth = Arc::new(Truth {
+            age: Duration::ZERO,
+            unread: vec![unread],
+            renewed,
+            reads: AtomicUsize::new(0),
+            reads_of_workloads: AtomicUsize::new(0),
+        });
         let server = gate(&[SHOP], &truth).await;
         let answer = create(&server, CART).await;
         assert_eq!(answer["allowed"], allowed, "{answer:#}");

@@ -144,6 +144,7 @@ impl GrantedHere {
         Waiver {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
+            is_ending: false,
             created: None,
             terms: self.terms.0.clone(),
             unread: None,
@@ -209,7 +210,7 @@ impl WaiverSettings {
         flaws.extend(self.too_long(waiver, ends, now));
         match flaws.is_empty() {
             false => Standing::Invalid(flaws),
-            true if ends <= now => Standing::Expired(ends),
+            true if ends <= now || waiver.is_ending => Standing::Expired(ends),
             true => Standing::Holds(ends),
         }
     }

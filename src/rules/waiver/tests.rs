@@ -42,6 +42,16 @@ fn a_waiver_that_has_run_out_counts_as_absent_from_that_moment() {
 }
 
 #[test]
+fn a_waiver_that_is_being_deleted_counts_as_absent_whatever_holds_it() {
+    let waiver = waiver("rules: [NP001], match: {}", "2026-11-20");
+    let ending = waiver
+        .replace("namespace: shop,", "namespace: shop, deletionTimestamp: 2026-11-02T12:00:00Z, finalizers: [a/b],");
+    let web = deployment("shop/web", "app: web");
+    open().with(&waiver).create(&web).is(&["audit NP001 waived"]);
+    open().with(&ending).create(&web).is(&["deny NP001"]);
+}
+
+#[test]
 fn only_the_rules_it_names_are_waived() {
     let gate = open().with(&waiver("rules: [wildcard-ip-block, dns-blackhole], match: {}", "2026-11-20"));
     gate.check().is(&["deny NP001"]);

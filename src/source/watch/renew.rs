@@ -1,6 +1,7 @@
 //! A fresh read of a namespace: what a denial found absent may be there by now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{try_join_all, try_join4};
 use kube::api::{GetParams, ListParams};
@@ -8,6 +9,7 @@ use kube::core::{ListMeta, Request};
 use kube::{Client, Error};
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::time::timeout;
 
 use super::feed::reason;
 use super::resources::Resource;
@@ -32,12 +34,25 @@ pub(super) async fn renew(
     let renewed = namespaces.iter().zip(found);
     let mut renewed = renewed.fold(cluster.clone(), |cluster, (namespace, found)| cluster.with_fresh(namespace, found));
     if *extent == Extent::Workloads {
-        for namespace in namespaces {
-            renewed = renew_workloads(client, renewed, namespace).await.map_err(|error| reason(&error))?;
+        let all = async {
+            let mut renewed = renewed.clone();
+            for namespace in namespaces {
+                renewed = renew_workloads(client, renewed, namespace).await?;
+            }
+            Ok::<_, Error>(renewed)
+        };
+        // The policies are confirmed without them: what is known of workloads is then what counts.
+        match timeout(TIME_FOR_WORKLOADS, all).await {
+            Ok(Ok(with_workloads)) => renewed = with_workloads,
+            Ok(Err(error)) => tracing::warn!(error = reason(&error), "workloads cannot be read again"),
+            Err(_) => tracing::warn!("workloads cannot be read again in time"),
         }
     }
     Ok(renewed)
 }
+
+/// How long the workloads of all namespaces may take: an API server that answers takes milliseconds.
+const TIME_FOR_WORKLOADS: Duration = Duration::from_secs(1);
 
 /// How many workloads are asked for at a time, and how many of one kind are read at most. Of their
 /// metadata somebody may have made the largest the API server stores, and that is all in memory.

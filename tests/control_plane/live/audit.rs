@@ -124,7 +124,7 @@ async fn a_namespace_has_one_report_that_is_written_when_what_it_says_changes() 
 
 #[tokio::test]
 async fn what_the_garbage_collector_takes_and_opens_is_told_at_once() {
-    let plane = ControlPlane::new().await;
+    let plane = ControlPlane::with_controllers().await;
     plane.apply(OPEN).await;
     plane.apply(CLOSED).await;
     let gate = auditor(&plane, "first").await;
