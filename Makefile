@@ -8,7 +8,7 @@ CARGO_DENY_VERSION = 0.20.2
 export CARGO_TARGET_DIR = target
 
 .DEFAULT_GOAL := help
-.PHONY: help build release check fmt lint docs deps quick test control-plane helm bench bench-engine bench-scale bench-server bench-memory bench-cluster fuzz certs-dev demo demo-cluster run update clean
+.PHONY: help build release check fmt lint docs deps quick test control-plane helm bench bench-engine bench-scale bench-server bench-memory bench-cluster siege fuzz certs-dev demo demo-cluster run update clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-13s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ bench-memory: ## the most memory that the worst bodies make the server hold
 
 bench-cluster: control-plane ## what the gate adds to a create through a real API server
 	$(CARGO) bench --locked --bench api_server
+
+siege: ## 12,000 connections from one address, and what they cost everybody else
+	$(CARGO) test --locked --release --test server -- --ignored --nocapture siege
 
 fuzz: ## arbitrary bytes and reviews built of them, for a bounded time
 	tests/fuzz/run

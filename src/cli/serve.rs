@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
@@ -60,12 +61,17 @@ pub(super) struct Args {
     /// What is logged: error, warn, info, debug, trace, or a filter by module; else `PORTCULLIS_LOG`
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// The most connections at a time; one more is closed at once
+    /// The most connections at a time, of which one address has a quarter; for one more, the one that
+    /// does least is closed
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
-    /// The most reviews at a time; one more is answered 429
+    /// The most reviews judged at a time, of which one address has half; one more is answered 429
     #[arg(long, value_name = "N", default_value_t = Limits::default().reviews)]
     max_reviews: usize,
+    /// Where API servers send from: a quarter of all places is kept for these, and one address may have
+    /// the rest, too. Whoever may connect stays so
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    api_server_address: Vec<IpNet>,
     /// How often files are looked at for changes, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     reload_every: u64,
@@ -114,12 +120,14 @@ async fn serve(args: &Args, settings: &Settings, config: Vec<u8>) -> anyhow::Res
     let telemetry = Telemetry::default();
     let shutdown = server::shutdown_requested().context("signals cannot be caught")?;
     let every = Duration::from_secs(args.reload_every);
+    let limits = Limits { connections: args.max_connections, reviews: args.max_reviews, ..Limits::default() };
     let options = Options {
         webhook: args.listen,
         operations: args.operations,
         certificate_every: every,
         clients: args.upkeep.clients(),
-        limits: Limits { connections: args.max_connections, reviews: args.max_reviews, ..Limits::default() },
+        api_servers: args.api_server_address.clone(),
+        limits: limits.within(server::raise_descriptors()),
         shutdown: Shutdown { linger: Duration::from_secs(args.linger), drain: Duration::from_secs(args.drain) },
         ..Options::new(args.upkeep.source())
     };

@@ -1,13 +1,13 @@
 //! Connections: taken, bounded in number and in time, and closed in good order.
 //!
 //! Each connection is a task of its own from the moment it is accepted, handshake included, so a
-//! client that is slow holds up nobody else.
+//! client that is slow holds up no other. How many there may be is for `places` to say.
 
 use std::io;
-use std::pin::{Pin, pin};
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -18,14 +18,19 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustls::ServerConfig;
+use rustls::server::Acceptor;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::server::TlsStream;
 use tower::Service as _;
 
 use super::Limits;
+use super::places::{Caller, Known, Peer, Place, Places, Rules, Share, Turn};
+use super::pulse::{Overdue, Pulse, Watched};
 use super::shutdown::{PATIENCE, Phase};
 use super::tls::H2;
 use crate::telemetry::Metrics;
@@ -35,6 +40,11 @@ use crate::telemetry::metrics::{Present, Rejection};
 const BUFFER: usize = 64 * 1024;
 /// How much of the bodies on one HTTP/2 connection may wait to be read.
 const WINDOW: u32 = 1024 * 1024;
+/// The largest head of a request over HTTP/2.
+const HEADERS: u32 = 16 * 1024;
+/// How many streams of one HTTP/2 connection may have been reset by the client before they were
+/// looked at, and how many by the server for the client's errors.
+const RESETS: (usize, usize) = (20, 256);
 /// How often an HTTP/2 peer is asked whether it is still there, and how long it may take to say.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
 
@@ -42,32 +52,41 @@ const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs
 pub(super) struct Listener {
     pub(super) socket: TcpListener,
     /// Nothing for plain HTTP.
-    pub(super) tls: Option<TlsAcceptor>,
+    pub(super) tls: Option<Arc<ServerConfig>>,
     pub(super) router: Router,
     pub(super) limits: Limits,
-    /// Nothing where connections are not worth counting.
-    pub(super) metrics: Option<Metrics>,
+    /// Whose connections have places kept for them.
+    pub(super) known: Known,
+    pub(super) metrics: Metrics,
+}
+
+/// Who sent a request, and by which connection: an extension of each.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) caller: Caller,
+    pub(super) pulse: Arc<Pulse>,
 }
 
 impl Listener {
     /// Serves until the phase says otherwise and the last connection is gone.
     pub(super) async fn run(self, mut phases: watch::Receiver<Phase>) {
-        let Self { socket, tls, router, limits, metrics } = self;
-        let permits = Arc::new(Semaphore::new(limits.connections));
-        let server =
-            Arc::new(Connections { tls, router, limits, metrics, started: Instant::now(), phases: phases.clone() });
+        let Self { socket, tls, router, limits, known, metrics } = self;
+        let places = Places::new(rules(&limits, &known, tls.is_some()), metrics.clone());
+        let started = Instant::now();
+        let server = Arc::new(Connections { tls, router, limits, metrics, phases: phases.clone() });
         let mut trouble = Trouble::default();
-        let take = |stream: TcpStream| {
-            // A connection too many is closed at once and not left in the backlog: its client
-            // would wait there until its own timeout, and the API server with it.
-            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                server.rejected(Rejection::Connections);
-                return;
-            };
-            let server = Arc::clone(&server);
+        // Each connection has a sender, so that the receiver ends with the last of them.
+        let (open, mut ended) = mpsc::channel::<()>(1);
+        let take = |(stream, from): (TcpStream, SocketAddr)| {
+            let caller = Caller { peer: Peer::of(from.ip()), is_known: known.contains(from.ip()) };
+            let pulse = Arc::new(Pulse::new(started));
+            // Where there is no place, the connection is closed at once and not left in the backlog:
+            // its client would wait there until its own timeout, and the API server with it.
+            let Ok(place) = places.take(caller, 1, &pulse) else { return };
+            let (server, open) = (Arc::clone(&server), open.clone());
             tokio::spawn(async move {
-                server.handle(stream).await;
-                drop(permit);
+                server.handle(stream, Client { caller, pulse }, place).await;
+                drop(open);
             });
         };
         let mut closing = pin!(async {
@@ -79,27 +98,54 @@ impl Listener {
                 biased;
                 () = &mut closing => break,
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok(accepted) => {
                         trouble = Trouble::default();
-                        take(stream);
+                        take(accepted);
                     }
-                    Err(error) => trouble.wait(&error).await,
+                    Err(error) if is_of_the_connection(&error) => {}
+                    Err(error) => {
+                        // Out of descriptors, most likely: a connection that does nothing has one.
+                        server.rejected(Rejection::Accept);
+                        places.make_room();
+                        trouble.wait(&error).await;
+                    }
                 },
             }
         }
         // What the kernel accepted before the socket closes would be reset unanswered.
-        while let Some(stream) = std::future::poll_fn(|cx| match socket.poll_accept(cx) {
-            Poll::Ready(Ok((stream, _))) => Poll::Ready(Some(stream)),
+        while let Some(accepted) = std::future::poll_fn(|cx| match socket.poll_accept(cx) {
+            Poll::Ready(Ok(accepted)) => Poll::Ready(Some(accepted)),
             Poll::Ready(Err(_)) | Poll::Pending => Poll::Ready(None),
         })
         .await
         {
-            take(stream);
+            take(accepted);
         }
-        drop(socket);
-        let all = u32::try_from(limits.connections).unwrap_or(u32::MAX);
-        permits.acquire_many(all).await.expect("the permits are never closed").forget();
+        drop((socket, open));
+        let _ = ended.recv().await;
     }
+}
+
+/// How many connections there may be: for one peer a quarter of all, which is more than an API server
+/// has requests under way.
+fn rules(limits: &Limits, known: &Known, is_webhook: bool) -> Rules {
+    let whole = limits.connections as u64;
+    Rules {
+        whole,
+        share: Share::Of(whole.div_ceil(4)),
+        kept: if known.is_empty() { 0 } else { whole / 4 },
+        full: if is_webhook {
+            (Rejection::Connections, Rejection::PeerConnections)
+        } else {
+            (Rejection::Operations, Rejection::Operations)
+        },
+    }
+}
+
+/// Whether accepting failed by the fault of the connection that was to be accepted.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// Trouble with accepting connections.
@@ -110,13 +156,9 @@ struct Trouble {
 }
 
 impl Trouble {
-    /// Goes on at once where the connection itself was at fault, and waits longer and longer where
-    /// the process is: out of descriptors, accepting would fail over and over without pause.
+    /// Waits longer and longer: where the process is at fault, accepting would fail over and over
+    /// without pause.
     async fn wait(&mut self, error: &io::Error) {
-        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
-            return;
-        }
         if self.waited.is_zero() {
             tracing::error!(%error, "cannot accept connections");
         }
@@ -127,37 +169,45 @@ impl Trouble {
 
 /// What the connections of one listener share.
 struct Connections {
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<ServerConfig>>,
     router: Router,
     limits: Limits,
-    metrics: Option<Metrics>,
-    started: Instant,
+    metrics: Metrics,
     phases: watch::Receiver<Phase>,
 }
 
 impl Connections {
     fn rejected(&self, reason: Rejection) {
-        if let Some(metrics) = &self.metrics {
-            metrics.rejected(reason);
-        }
+        self.metrics.rejected(if self.tls.is_some() { reason } else { Rejection::Operations });
     }
 
-    async fn handle(&self, stream: TcpStream) {
-        let _present: Option<Present> = self.metrics.as_ref().map(Metrics::connected);
+    async fn handle(&self, stream: TcpStream, mut client: Client, place: Place<Pulse>) {
+        let _present: Option<Present> = self.tls.is_some().then(|| self.metrics.connected());
         // An answer is one small write: it must not wait for the acknowledgement of the last.
         if stream.set_nodelay(true).is_err() {
             return;
         }
         let Some(tls) = &self.tls else {
-            self.http1(stream).await;
+            self.http1(stream, client).await;
             return;
         };
-        match timeout(self.limits.handshake, tls.accept(stream)).await {
+        let shaken = tokio::select! {
+            biased;
+            () = client.pulse.lost_place() => return,
+            shaken = timeout(self.limits.handshake, handshake(tls, stream, &place.turn)) => shaken,
+        };
+        match shaken {
             Ok(Ok(stream)) => {
-                if stream.get_ref().1.alpn_protocol() == Some(H2) {
-                    self.http2(stream).await;
+                client.pulse.open();
+                let session = stream.get_ref().1;
+                if session.peer_certificates().is_some() {
+                    place.recognize();
+                    client.caller.is_known = true;
+                }
+                if session.alpn_protocol() == Some(H2) {
+                    self.http2(stream, client).await;
                 } else {
-                    self.http1(stream).await;
+                    self.http1(stream, client).await;
                 }
             }
             // A probe that only connects ends here too, so this is no one's fault to act on.
@@ -172,10 +222,11 @@ impl Connections {
         }
     }
 
-    async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S) {
-        let pulse = Arc::new(Pulse::new(self.started));
-        let service = service_fn(|request: Request<Incoming>| {
+    async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, client: Client) {
+        let pulse = Arc::clone(&client.pulse);
+        let service = service_fn(|mut request: Request<Incoming>| {
             pulse.begin();
+            request.extensions_mut().insert(client.clone());
             let answer = self.router.clone().call(request);
             let pulse = Arc::clone(&pulse);
             let phases = &self.phases;
@@ -200,10 +251,14 @@ impl Connections {
         self.drive(connection, &pulse, PATIENCE).await;
     }
 
-    async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S) {
-        let pulse = Arc::new(Pulse::new(self.started));
-        let service = service_fn(|request: Request<Incoming>| {
+    async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, client: Client) {
+        let pulse = Arc::clone(&client.pulse);
+        // Clients open another connection when one has no stream left, so that one connection needs
+        // no more than a part of the places.
+        let streams = u32::try_from(self.limits.reviews / 4).unwrap_or(u32::MAX).max(1);
+        let service = service_fn(|mut request: Request<Incoming>| {
             pulse.begin();
+            request.extensions_mut().insert(client.clone());
             let answer = self.router.clone().call(request);
             let pulse = Arc::clone(&pulse);
             async move {
@@ -214,7 +269,12 @@ impl Connections {
         });
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(u32::try_from(self.limits.reviews).unwrap_or(u32::MAX))
+            .max_concurrent_streams(streams)
+            // A head in many frames, streams that are reset as soon as they are opened, and errors that
+            // make the server reset them: each ends the connection beyond this.
+            .max_header_list_size(HEADERS)
+            .max_pending_accept_reset_streams(RESETS.0)
+            .max_local_error_reset_streams(RESETS.1)
             .initial_stream_window_size(WINDOW / 4)
             .initial_connection_window_size(WINDOW)
             .keep_alive_interval(PING.0)
@@ -236,6 +296,8 @@ impl Connections {
         let mut phase = Phase::Serving;
         let mut going = pin!(sleep_until(Instant::now()));
         let mut is_asked_to_go = false;
+        // When it is cut though it was asked to go: a client that reads no answer never goes.
+        let mut patient_until = None;
         loop {
             tokio::select! {
                 biased;
@@ -245,6 +307,7 @@ impl Connections {
                     }
                     return;
                 }
+                () = pulse.lost_place() => return,
                 changed = phases.changed() => {
                     phase = if changed.is_ok() { *phases.borrow_and_update() } else { Phase::Cut };
                     match phase {
@@ -257,125 +320,34 @@ impl Connections {
                     connection.as_mut().graceful_shutdown();
                     is_asked_to_go = true;
                 }
-                _ = checks.tick() => {
-                    if pulse.is_stuck(&self.limits) {
+                now = checks.tick() => match pulse.overdue(&self.limits) {
+                    None => patient_until = None,
+                    Some(Overdue::Head) => {
                         self.rejected(Rejection::Idle);
                         return;
                     }
-                    if pulse.is_idle(&self.limits) {
+                    Some(_) if patient_until.is_some_and(|until| now >= until) => return,
+                    Some(_) if patient_until.is_some() => {}
+                    Some(overdue) => {
+                        if overdue == Overdue::First {
+                            self.rejected(Rejection::Idle);
+                        }
                         connection.as_mut().graceful_shutdown();
+                        patient_until = Some(now + self.limits.head);
                     }
-                }
+                },
             }
         }
     }
 }
 
-/// What an HTTP/1.1 connection is doing: idle, receiving a head, or serving.
-///
-/// Times are coarse on purpose: they are written on each request and looked at every few seconds.
-struct Pulse {
-    /// What the times below count from.
-    epoch: Instant,
-    /// Requests being served.
-    serving: AtomicU32,
-    /// Whether something of the next head has come.
-    is_in_head: AtomicBool,
-    /// When it last went from one to another, in milliseconds.
-    since: AtomicU64,
-}
-
-impl Pulse {
-    fn new(epoch: Instant) -> Self {
-        let pulse =
-            Self { epoch, serving: AtomicU32::new(0), is_in_head: AtomicBool::new(false), since: AtomicU64::new(0) };
-        pulse.mark();
-        pulse
-    }
-
-    /// A head is complete.
-    fn begin(&self) {
-        self.serving.fetch_add(1, Ordering::Relaxed);
-        self.is_in_head.store(false, Ordering::Relaxed);
-    }
-
-    /// Its answer is given.
-    fn end(&self) {
-        self.serving.fetch_sub(1, Ordering::Relaxed);
-        self.mark();
-    }
-
-    /// Bytes came.
-    fn received(&self) {
-        if self.serving.load(Ordering::Relaxed) == 0 && !self.is_in_head.swap(true, Ordering::Relaxed) {
-            self.mark();
-        }
-    }
-
-    fn mark(&self) {
-        self.since.store(self.milliseconds(), Ordering::Relaxed);
-    }
-
-    fn milliseconds(&self) -> u64 {
-        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    /// Whether a head has been on its way for too long.
-    fn is_stuck(&self, limits: &Limits) -> bool {
-        self.is_in_head.load(Ordering::Relaxed) && self.waits_longer_than(limits.head)
-    }
-
-    /// Whether nothing has come for so long that the connection is not worth its memory.
-    fn is_idle(&self, limits: &Limits) -> bool {
-        !self.is_in_head.load(Ordering::Relaxed) && self.waits_longer_than(limits.idle)
-    }
-
-    fn waits_longer_than(&self, limit: Duration) -> bool {
-        let waited = self.milliseconds().saturating_sub(self.since.load(Ordering::Relaxed));
-        self.serving.load(Ordering::Relaxed) == 0 && Duration::from_millis(waited) >= limit
-    }
-}
-
-/// A stream that tells its connection's pulse when bytes come.
-struct Watched<S> {
-    stream: S,
-    pulse: Arc<Pulse>,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            this.pulse.received();
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().stream).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
-    }
+/// Shakes hands. What costs most, keys and signatures, each peer's connections do one after the
+/// other, so that between any two of a crowd all others have their turn.
+async fn handshake(tls: &Arc<ServerConfig>, stream: TcpStream, turn: &Turn) -> io::Result<TlsStream<TcpStream>> {
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let accept = {
+        let _turn = turn.lock().await;
+        hello.into_stream(Arc::clone(tls))
+    };
+    accept.await
 }

@@ -6,15 +6,19 @@
 //! ```
 //!
 //! Everything a client can make grow has a bound: connections, the time of a handshake, of a head
-//! and of a body, the size of a body, the reviews in flight. [`Limits`] lists them.
+//! and of a body, the size of a body, the bodies under way, the reviews in flight. [`Limits`] lists
+//! them, and of each one address has a share.
 //!
 //! Where the cluster and the rules come from is not known here: both are the latest value of a
 //! channel, and whoever holds its other end may replace it at any time.
 
 mod body;
 mod clients;
+mod descriptors;
 mod judge;
 mod listener;
+mod places;
+mod pulse;
 mod reload;
 mod room;
 mod routes;
@@ -29,12 +33,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
 use crate::admission::{Answer, Sight};
 use crate::cluster::{Cluster, Reading};
@@ -43,10 +47,12 @@ use crate::rules::{RuleSet, STACK};
 use crate::telemetry::Telemetry;
 use judge::Judge;
 use listener::Listener;
+use places::Known;
 use shutdown::Phase;
 use tls::FromFiles;
 use workers::Workers;
 
+pub use descriptors::raise_descriptors;
 pub use reload::{ConfigFile, follow_config};
 pub use shutdown::{Shutdown, requested as shutdown_requested};
 pub use tls::{InService, Pair};
@@ -83,6 +89,8 @@ pub struct Options {
     pub in_service: InService,
     /// Who may connect; nothing for everybody.
     pub clients: Option<AllowedClients>,
+    /// Where API servers send from: places are kept for these. Of no effect on who may connect.
+    pub api_servers: Vec<IpNet>,
     /// How often files of certificates are compared with what is in force.
     pub certificate_every: Duration,
     /// What clients can use up.
@@ -104,6 +112,7 @@ impl Options {
             certificate,
             in_service: InService::default(),
             clients: None,
+            api_servers: Vec::new(),
             certificate_every: Duration::from_secs(10),
             limits: Limits::default(),
             shutdown: Shutdown::default(),
@@ -145,38 +154,65 @@ pub struct AllowedClients {
     pub name: Option<String>,
 }
 
-/// What clients can use up at most.
+/// What clients can use up at most. One address has a part of each.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections on each listener; one more is closed at once.
+    /// Connections on the webhook's listener; for one more, the one that does least is closed.
     pub connections: usize,
-    /// Reviews being read or judged; one more is answered `429`.
+    /// Connections on the listener of probes and metrics.
+    pub operations: usize,
+    /// Reviews being judged; one more is answered `429`.
     pub reviews: usize,
     /// Bytes of a body.
     pub body: usize,
     /// Bytes of memory for judging, by what bodies become. A review for which there is none is
     /// answered as one that is late.
     pub memory: usize,
+    /// Bytes of all bodies that are on their way, as long as they say they will be.
+    pub receiving: usize,
     /// The time a TLS handshake may take.
     pub handshake: Duration,
+    /// The time from the handshake to the first byte of a request, to within `head`.
+    pub first: Duration,
     /// The time from the first byte of a request's head to its last, to within a half.
     pub head: Duration,
+    /// The time a small body may take; each MiB of a larger one has as long again. It is the server's
+    /// own: what a client says it has (`?timeout=`) can only shorten it.
+    pub receive: Duration,
     /// How long a connection may be idle. Longer than clients keep theirs (90 seconds in Go's
     /// `net/http`): the one that closes first should be the client, which knows that no request
     /// is on its way.
     pub idle: Duration,
 }
 
+impl Limits {
+    /// The same for the listener of probes and metrics: a probe asks once, at once, and a scraper
+    /// comes again within a minute.
+    fn of_operations(&self) -> Self {
+        Self {
+            connections: self.operations,
+            first: self.first.min(Duration::from_secs(5)),
+            head: self.head.min(Duration::from_secs(2)),
+            idle: self.idle.min(Duration::from_secs(75)),
+            ..*self
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 2048,
+            operations: 256,
             reviews: 256,
             // An API server takes objects of 3 MiB, and an UPDATE carries two.
             body: 7 * 1024 * 1024,
             memory: 128 * 1024 * 1024,
+            receiving: 64 * 1024 * 1024,
             handshake: Duration::from_secs(10),
-            head: Duration::from_secs(10),
+            first: Duration::from_secs(10),
+            head: Duration::from_secs(5),
+            receive: Duration::from_secs(2),
             idle: Duration::from_mins(3),
         }
     }
@@ -276,6 +312,7 @@ impl Server {
         let Options {
             limits,
             certificate_every,
+            api_servers,
             in_service,
             shutdown: Shutdown { linger, drain },
             reviewer,
@@ -288,26 +325,33 @@ impl Server {
         let _holding = workers.hold_reserve();
 
         let judge = Judge { reviewer, origin, cluster, metrics: metrics.clone(), workers };
-        let tls = TlsAcceptor::from(Arc::new(tls::settings(
-            in_service.clone(),
-            clients.as_ref().map(clients::FromFile::verifier),
-        )?));
+        let tls = tls::settings(in_service.clone(), clients.as_ref().map(clients::FromFile::verifier))?;
+        let known = Known::new(&api_servers);
+        let keeps_places = !known.is_empty();
         let (webhook_phase, phases) = watch::channel(Phase::Serving);
         let webhook = tokio::spawn(
             Listener {
                 socket: webhook,
-                tls: Some(tls),
-                router: routes::webhook(routes::Gate::new(judge, rules, limits)),
+                tls: Some(Arc::new(tls)),
+                router: routes::webhook(routes::Gate::new(judge, rules, limits, keeps_places)),
                 limits,
-                metrics: Some(metrics.clone()),
+                known,
+                metrics: metrics.clone(),
             }
             .run(phases),
         );
         // Probes and metrics are answered to the very end.
         let (operations_phase, phases) = watch::channel(Phase::Serving);
         let operations = tokio::spawn(
-            Listener { socket: operations, tls: None, router: routes::operations(&telemetry), limits, metrics: None }
-                .run(phases),
+            Listener {
+                socket: operations,
+                tls: None,
+                router: routes::operations(&telemetry),
+                limits: limits.of_operations(),
+                known: Known::default(),
+                metrics: metrics.clone(),
+            }
+            .run(phases),
         );
         let mut certificates = JoinSet::new();
         certificates.spawn(tls::watch_expiry(in_service, metrics.clone()));
@@ -341,9 +385,16 @@ async fn end(mut listener: tokio::task::JoinHandle<()>, phase: &watch::Sender<Ph
     }
 }
 
+/// How many connections the kernel keeps until they are accepted, as far as it lets one choose: with
+/// fewer, those of an API server are dropped in a crowd, and come again a second later.
+const BACKLOG: u32 = 4096;
+
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Listen { address, source };
-    let socket = TcpListener::bind(address).await.map_err(failed)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    let socket = socket.listen(BACKLOG).map_err(failed)?;
     let bound = socket.local_addr().map_err(failed)?;
     Ok((socket, bound))
 }

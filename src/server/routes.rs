@@ -1,24 +1,29 @@
 //! What is served: `/validate` for the API server; `/livez`, `/readyz` and `/metrics` for whoever
 //! runs it.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawQuery, Request, State};
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode, Uri, Version};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use bytes::Bytes;
+use futures::poll;
 use hyper::body::Body as _;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::Limits;
 use super::body::{Received, receive};
 use super::judge::{Judge, Review};
+use super::listener::Client;
+use super::places::{self, Caller, Lasting, Places, Share};
 use super::room::{Full, Room};
 use crate::admission::{self, Answer, Head, Record, Unjudged};
 use crate::model::Stop;
@@ -32,31 +37,51 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A body from this size on is judged on a thread of its own, and few of them at a time: even to
 /// parse it would hold up those that wait behind it, and several at once would fill the memory.
-const LARGE: u64 = 64 * 1024;
+const LARGE: usize = 64 * 1024;
 
-/// How many bodies of [`LARGE`] size there may be at a time.
+/// How many bodies of [`LARGE`] size are judged at a time.
 const LARGE_AT_ONCE: usize = 16;
 
-/// The door of the judge: how many may be in the room.
+/// As how many bytes a body under way counts at least.
+const SMALL: u64 = 16 * 1024;
+
+/// What reviews are judged by, and how many may be under way and be judged.
 pub(super) struct Gate {
     judge: Arc<Judge>,
     rules: watch::Receiver<Arc<RuleSet>>,
     metrics: Metrics,
     limits: Limits,
-    places: Arc<Semaphore>,
-    large_places: Arc<Semaphore>,
+    /// Of bodies that are on their way, by bytes.
+    receiving: Arc<Places<Notify>>,
+    reviews: Arc<Places<Lasting>>,
+    large: Arc<Places<Lasting>>,
     room: Arc<Room>,
 }
 
 impl Gate {
-    pub(super) fn new(judge: Judge, rules: watch::Receiver<Arc<RuleSet>>, limits: Limits) -> Self {
+    /// With places that are kept for API servers, or without.
+    pub(super) fn new(judge: Judge, rules: watch::Receiver<Arc<RuleSet>>, limits: Limits, keeps_places: bool) -> Self {
+        let metrics = judge.metrics.clone();
+        let places = |whole: usize, share, full| {
+            let whole = whole as u64;
+            places::Rules { whole, share, kept: if keeps_places { whole / 4 } else { 0 }, full }
+        };
+        let (overload, under_way) = (
+            (Rejection::Overload, Rejection::PeerOverload),
+            places(
+                limits.receiving,
+                Share::Of(limits.receiving as u64 / 2),
+                (Rejection::Receiving, Rejection::PeerReceiving),
+            ),
+        );
         Self {
-            metrics: judge.metrics.clone(),
+            receiving: Places::new(under_way, metrics.clone()),
+            reviews: Places::new(places(limits.reviews, Share::AsMuchAsIsFree, overload), metrics.clone()),
+            large: Places::new(places(LARGE_AT_ONCE, Share::AsMuchAsIsFree, overload), metrics.clone()),
+            metrics,
             judge: Arc::new(judge),
             rules,
             limits,
-            places: Arc::new(Semaphore::new(limits.reviews)),
-            large_places: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
             room: Arc::new(Room::new(&limits)),
         }
     }
@@ -93,33 +118,22 @@ async fn metrics(State(metrics): State<Metrics>) -> Response {
 }
 
 /// One review, from the head of its request to its answer.
-async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
+async fn validate(State(gate): State<Arc<Gate>>, Extension(client): Extension<Client>, request: Request) -> Response {
     let deadline = Instant::now() + time_to_answer(request.uri());
-    let Ok(place) = Arc::clone(&gate.places).try_acquire_owned() else {
-        return overload(&gate.metrics);
-    };
     let in_flight = gate.metrics.in_flight();
     let http = request.version();
-    let body = request.into_body();
-    let is_large = body.size_hint().upper().is_none_or(|most| most > LARGE);
-    let large_place = match is_large.then(|| Arc::clone(&gate.large_places).try_acquire_owned()) {
-        None => None,
-        Some(Ok(place)) => Some(place),
-        Some(Err(_)) => return overload(&gate.metrics),
+    let body = match body_in_time(&gate, client.caller, request.into_body(), deadline).await {
+        Ok(body) => body,
+        Err(refusal) => return refusal,
     };
-    let body = match timeout_at(deadline, receive(body, gate.limits.body)).await {
-        Ok(Received::Whole(body)) => body,
-        Ok(Received::TooLarge(prefix)) => return too_large(&gate.metrics, &prefix),
-        Ok(Received::Broken(error)) => {
-            gate.metrics.rejected(Rejection::Body);
-            tracing::debug!(%error, "a request broke off");
-            return complaint(StatusCode::BAD_REQUEST, "the body broke off");
-        }
-        Err(_) => {
-            gate.metrics.rejected(Rejection::Body);
-            return complaint(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
-        }
+    // Only what is there takes up a place: a client that sends slowly holds none.
+    let Ok(place) = gate.reviews.take(client.caller, 1, &Arc::new(Lasting)) else { return overload() };
+    let is_large = body.len() > LARGE;
+    let large_place = match is_large.then(|| gate.large.take(client.caller, 1, &Arc::new(Lasting))).transpose() {
+        Ok(place) => place,
+        Err(_) => return overload(),
     };
+    let _judging = client.pulse.judge();
 
     let received = Instant::now();
     let rules = Arc::clone(&gate.rules.borrow());
@@ -148,6 +162,44 @@ async fn validate(State(gate): State<Arc<Gate>>, request: Request) -> Response {
     };
     report(&gate.metrics, &answer, is_judged, received.elapsed(), http);
     respond(answer.status, answer.body)
+}
+
+/// A whole body, within bounds of time and of what is under way; or the answer to what is not one.
+async fn body_in_time(gate: &Gate, caller: Caller, body: Body, deadline: Instant) -> Result<Bytes, Response> {
+    let length = body.size_hint().upper().unwrap_or(u64::MAX).min(gate.limits.body as u64).max(SMALL);
+    let mut receiving = pin!(receive(body, gate.limits.body));
+    let received = match poll!(&mut receiving) {
+        Poll::Ready(received) => Ok(received),
+        Poll::Pending => {
+            let pushed_out = Arc::new(Notify::new());
+            let Ok(_place) = gate.receiving.take(caller, length, &pushed_out) else { return Err(overload()) };
+            let until = deadline.min(Instant::now() + time_to_receive(gate.limits.receive, length));
+            tokio::select! {
+                biased;
+                received = timeout_at(until, receiving) => received,
+                () = pushed_out.notified() => return Err(overload()),
+            }
+        }
+    };
+    match received {
+        Ok(Received::Whole(body)) => Ok(body),
+        Ok(Received::TooLarge(prefix)) => Err(too_large(&gate.metrics, &prefix)),
+        Ok(Received::Broken(error)) => {
+            gate.metrics.rejected(Rejection::Body);
+            tracing::debug!(%error, "a request broke off");
+            Err(complaint(StatusCode::BAD_REQUEST, "the body broke off"))
+        }
+        Err(_) => {
+            gate.metrics.rejected(Rejection::Body);
+            Err(complaint(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))
+        }
+    }
+}
+
+/// How long a body of so many bytes may take.
+fn time_to_receive(limit: Duration, length: u64) -> Duration {
+    const MIB: u64 = 1024 * 1024;
+    limit * u32::try_from(1 + length / MIB).unwrap_or(u32::MAX)
 }
 
 /// Asks a review to stop once its answer is of no use.
@@ -180,10 +232,9 @@ fn too_large(metrics: &Metrics, prefix: &[u8]) -> Response {
     }
 }
 
-/// More reviews than there is room for: to say so at once leaves the API server its time, where a
-/// queue would use it up.
-fn overload(metrics: &Metrics) -> Response {
-    metrics.rejected(Rejection::Overload);
+/// More than there is room for: to say so at once leaves the API server its time, where a queue would
+/// use it up. What there was no room for, the places have counted.
+fn overload() -> Response {
     let mut response = complaint(StatusCode::TOO_MANY_REQUESTS, "too many reviews at once");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response

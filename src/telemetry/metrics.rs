@@ -117,7 +117,7 @@ const REJECTED: Metric = Metric {
     name: "portcullis_rejected_total",
     kind: Kind::Counter,
     labels: &["reason"],
-    help: "Connections and requests turned away before they were judged.",
+    help: "Connections and requests turned away before they were judged. Connections: `connections`, too many are open; `peer_connections`, too many of one address; `accept`, it could not be accepted; `handshake`, it failed or took too long; `idle`, no request came in time; `operations`, any of these on the port of probes and metrics. Requests: `receiving`, too many bytes of bodies are under way; `peer_receiving`, too many of one address; `body`, it broke off or did not come in time; `too_large`; `overload`, too many reviews are judged; `peer_overload`, too many of one address; `namespace`, too many of one namespace; `memory`, what they become needs more than is free.",
 };
 
 const CONNECTIONS: Metric = Metric {
@@ -353,14 +353,24 @@ impl Confirmation {
 /// Why a connection or a request was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejection {
-    /// Too many connections are open.
+    /// Too many connections are open, and one was closed or not taken.
     Connections,
+    /// One address has too many connections open, and one of them was closed or not taken.
+    PeerConnections,
+    /// A connection could not be accepted, for want of descriptors for example.
+    Accept,
     /// The TLS handshake failed or took too long.
     Handshake,
-    /// A request's head took too long, or nothing came for too long.
+    /// A request's head took too long, or none ever began.
     Idle,
+    /// Too many bytes of bodies are under way.
+    Receiving,
+    /// One address has too many bytes of bodies under way.
+    PeerReceiving,
     /// Too many reviews are in flight.
     Overload,
+    /// One address has too many reviews in flight.
+    PeerOverload,
     /// As many reviews of one namespace are in flight as are its share.
     Namespace,
     /// What the body becomes needs more memory than is free.
@@ -369,30 +379,44 @@ pub enum Rejection {
     TooLarge,
     /// The body did not come in time, or broke off.
     Body,
+    /// A connection to the port of probes and metrics was too many, or asked nothing in time.
+    Operations,
 }
 
 impl Rejection {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 14] = [
         Self::Connections,
+        Self::PeerConnections,
+        Self::Accept,
         Self::Handshake,
         Self::Idle,
+        Self::Receiving,
+        Self::PeerReceiving,
         Self::Overload,
+        Self::PeerOverload,
         Self::Namespace,
         Self::Memory,
         Self::TooLarge,
         Self::Body,
+        Self::Operations,
     ];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Connections => "connections",
+            Self::PeerConnections => "peer_connections",
+            Self::Accept => "accept",
             Self::Handshake => "handshake",
             Self::Idle => "idle",
+            Self::Receiving => "receiving",
+            Self::PeerReceiving => "peer_receiving",
             Self::Overload => "overload",
             Self::Namespace => "namespace",
             Self::Memory => "memory",
+            Self::PeerOverload => "peer_overload",
             Self::TooLarge => "too_large",
             Self::Body => "body",
+            Self::Operations => "operations",
         }
     }
 }

@@ -181,6 +181,38 @@ fn the_gates_own_namespace_passes_the_restricted_profile_wherever_names_are_reso
 }
 
 #[test]
+fn the_port_of_probes_and_metrics_is_open_to_scrapers_alone() {
+    let from = |objects: &[Value]| {
+        let policy = object(objects, "NetworkPolicy", "portcullis");
+        let rules = policy["spec"]["ingress"].as_array().unwrap().clone();
+        let of_operations = |rule: &&Value| rule["ports"][0]["port"] == "operations";
+        rules.iter().filter(of_operations).map(|rule| rule["from"].clone()).collect::<Vec<_>>()
+    };
+    let monitoring = json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "monitoring" } } });
+    assert_eq!(from(&shape("default")), [json!([monitoring])]);
+    let own = &from(&shape("monitoring"))[0];
+    assert_eq!(own[0]["podSelector"]["matchLabels"]["app.kubernetes.io/name"], "prometheus");
+    // A rule without peers would open it to everyone.
+    let none = rendered(&["--set", "networkPolicy.metricsFrom=null"]).unwrap();
+    assert!(from(&none).is_empty(), "{none:#?}");
+    let none = rendered(&["--set-json", "networkPolicy.metricsFrom=[]"]).unwrap();
+    assert!(from(&none).is_empty(), "{none:#?}");
+}
+
+#[test]
+fn the_addresses_of_api_servers_reach_the_gate() {
+    let arguments = |objects: &[Value]| {
+        let container = &object(objects, "Deployment", "portcullis")["spec"]["template"]["spec"]["containers"][0];
+        let arguments = container["args"].as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned());
+        arguments.filter(|it| it.starts_with("--api-server-address")).collect::<Vec<_>>()
+    };
+    assert!(arguments(&shape("default")).is_empty());
+    assert_eq!(arguments(&shape("monitoring")), ["--api-server-address=192.0.2.0/28,2001:db8::/64"]);
+    let said = rendered(&["--set", "webhook.apiServerAddresses={api.example.com}"]).expect_err("no address");
+    assert!(said.contains("apiServerAddresses"), "{said}");
+}
+
+#[test]
 fn the_pods_fit_the_restricted_pod_security_standard() {
     let objects = shape("default");
     let pod = &object(&objects, "Deployment", "portcullis")["spec"]["template"]["spec"];

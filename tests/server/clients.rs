@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use portcullis::server::AllowedClients;
+use portcullis::server::{AllowedClients, Limits};
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
-use super::{Running, start};
+use super::{Client, Running, start};
 
 type Clients = CertifiedIssuer<'static, KeyPair>;
 
@@ -33,8 +34,13 @@ fn client(authority: &Clients, common_name: &str) -> (CertificateDer<'static>, P
 }
 
 async fn guarded(clients: &Clients, name: Option<&str>) -> (Running, PathBuf) {
+    guarded_within(Limits::default(), clients, name).await
+}
+
+async fn guarded_within(limits: Limits, clients: &Clients, name: Option<&str>) -> (Running, PathBuf) {
     let mut path = PathBuf::new();
     let server = start(|options| {
+        options.limits = limits;
         let portcullis::server::CertificateSource::Files { chain, .. } = &options.certificate else { unreachable!() };
         path = chain.with_file_name("clients.crt");
         std::fs::write(&path, clients.pem()).unwrap();
@@ -44,8 +50,11 @@ async fn guarded(clients: &Clients, name: Option<&str>) -> (Running, PathBuf) {
     (server, path)
 }
 
-/// Whether a client with this certificate gets an answer.
-async fn gets_in(server: &Running, identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>) -> bool {
+/// A connection whose client has this certificate.
+async fn connect(
+    server: &Running,
+    identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -56,9 +65,13 @@ async fn gets_in(server: &Running, identity: Option<(CertificateDer<'static>, Pr
         None => config.with_no_client_auth(),
     };
     let tcp = TcpStream::connect(server.addresses.webhook).await.unwrap();
-    let name = ServerName::try_from("localhost").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await
+}
+
+/// Whether a client with this certificate gets an answer.
+async fn gets_in(server: &Running, identity: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>) -> bool {
     // By TLS 1.3 a client learns only with the first answer that it was turned away.
-    let Ok(mut stream) = TlsConnector::from(Arc::new(config)).connect(name, tcp).await else { return false };
+    let Ok(mut stream) = connect(server, identity).await else { return false };
     if stream.write_all(b"GET /nothing HTTP/1.1\r\nHost: gate\r\nConnection: close\r\n\r\n").await.is_err() {
         return false;
     }
@@ -102,4 +115,26 @@ async fn the_authority_is_replaced_while_the_server_runs() {
 async fn without_clients_nobody_is_asked_for_a_certificate() {
     let server = start(|_| {}).await;
     assert!(gets_in(&server, None).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_with_a_certificate_keep_their_places_among_others_of_their_address() {
+    let clients = authority("clients");
+    // One of four is the share of an address.
+    let (server, _) = guarded_within(Limits { connections: 4, ..Limits::default() }, &clients, None).await;
+    let mut api_server = Vec::new();
+    for _ in 0..3 {
+        let stream = connect(&server, Some(client(&clients, "kube-apiserver"))).await.unwrap();
+        let mut client = Client::over(stream).await;
+        client.review("before").await.unwrap();
+        api_server.push(client);
+    }
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(TcpStream::connect(server.addresses.webhook).await.unwrap());
+    }
+    server.until_metric(r#"portcullis_rejected_total{reason="connections"} 4"#).await;
+    for client in &mut api_server {
+        client.review("after").await.expect("it stays");
+    }
 }

@@ -10,7 +10,10 @@
 
 mod clients;
 mod confirm;
+mod crowds;
+mod floods;
 mod judging;
+mod siege;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -35,7 +38,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::pki_types::ServerName;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
@@ -248,6 +251,12 @@ impl Running {
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap()
     }
 
+    /// A connection from another address of this machine, after the handshake.
+    async fn tls_from(&self, address: [u8; 4], alpn: &str) -> TlsStream<TcpStream> {
+        let stream = connect_from(address, self.addresses.webhook).await;
+        shake_hands(self.authority.roots(), stream, alpn).await.unwrap()
+    }
+
     async fn https(&self) -> Client {
         Client::over(self.tls(&["http/1.1"], &rustls::version::TLS13).await).await
     }
@@ -265,6 +274,46 @@ impl Running {
         let answer = client.send(Request::get(path), Bytes::new()).await.unwrap();
         (answer.status, String::from_utf8(answer.body.to_vec()).unwrap())
     }
+}
+
+/// A connection from this address of the machine's own.
+async fn connect_from(address: [u8; 4], to: SocketAddr) -> TcpStream {
+    try_connect_from(address, to).await.unwrap()
+}
+
+async fn try_connect_from(address: [u8; 4], to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((address, 0).into())?;
+    socket.connect(to).await
+}
+
+async fn shake_hands(
+    roots: rustls::RootCertStore,
+    stream: TcpStream,
+    alpn: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    TlsConnector::from(Arc::new(config)).connect(ServerName::try_from("localhost").unwrap(), stream).await
+}
+
+/// Waits for the other end to close a connection.
+async fn ends(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
+    let mut bytes = [0; 1024];
+    let end = async {
+        loop {
+            match stream.read(&mut bytes).await {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    };
+    timeout(LONG, end).await.expect("it is closed");
 }
 
 /// What came back.
@@ -477,6 +526,7 @@ async fn a_connection_idle_for_too_long_is_closed() {
     let server = limited(|limits| {
         limits.head = Duration::from_millis(20);
         limits.idle = Duration::from_millis(40);
+        limits.first = Duration::from_millis(40);
     })
     .await;
     let mut used = server.https().await;
@@ -506,21 +556,6 @@ async fn a_silent_handshake_is_cut_and_holds_up_nobody() {
     let end = timeout(LONG, silent.read(&mut [0; 1])).await.expect("it is cut");
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     server.until_metric(r#"portcullis_rejected_total{reason="handshake"} 1"#).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_too_many_is_closed_at_once_and_makes_room_when_another_goes() {
-    let server = limited(|limits| limits.connections = 1).await;
-    let mut first = server.https().await;
-    first.review("first").await.unwrap();
-    let mut second = TcpStream::connect(server.addresses.webhook).await.unwrap();
-    let end = timeout(LONG, second.read(&mut [0; 1])).await.expect("it is closed");
-    assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
-    server.until_metric(r#"portcullis_rejected_total{reason="connections"} 1"#).await;
-
-    drop(first);
-    server.until_metric("portcullis_connections 0").await;
-    assert_eq!(server.https().await.review("third").await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
