@@ -237,10 +237,9 @@ fn staying(mut object: Object) -> Object {
 /// An empty ReplicaSet counts as one with pods: it is scaled without another review.
 fn awake(mut object: Object) -> Object {
     if let Object::Workload(workload) = &mut object
-        && workload.id.kind == "ReplicaSet"
-        && workload.is_finished
+        && workload.is_idle
     {
-        Arc::make_mut(workload).is_finished = false;
+        Arc::make_mut(workload).is_idle = false;
     }
     object
 }

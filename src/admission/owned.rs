@@ -17,7 +17,7 @@
 //!   pod as open as every pod he may change already, and a warning. In `restricted` he does not.
 
 use crate::cluster::Cluster;
-use crate::model::{CONTROLLER_LABELS, Labels, Workload};
+use crate::model::{Labels, Workload, is_by_controllers};
 use crate::rules::Profile;
 
 use super::request::Request;
@@ -73,7 +73,7 @@ pub(super) fn stood(
 /// Whether a workload is what a template makes: with its labels, those that controllers write, and no
 /// others.
 fn is_made_by(template: &Workload, workload: &Workload) -> bool {
-    let is_known = |key: &str| template.labels.get(key).is_some() || CONTROLLER_LABELS.contains(&key);
+    let is_known = |key: &str| template.labels.get(key).is_some() || is_by_controllers(key);
     template.host_network == workload.host_network
         && template.labels.is_subset(&workload.labels)
         && workload.labels.iter().all(|(key, _)| is_known(key))
@@ -87,6 +87,7 @@ fn in_place_of(workload: &Workload, other: &Workload) -> Workload {
         ending: workload.ending,
         ips: Vec::new(),
         is_finished: false,
+        is_idle: false,
         ..other.clone()
     }
 }

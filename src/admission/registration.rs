@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::own::CONFIGURATION_KEY;
-use super::request::{CLEANERS, POD_CONTROLLERS};
+use super::request::{CLEANERS, POD_CONTROLLERS, SERVICE_ACCOUNT};
 use crate::cluster::{DNS_APP_LABEL, DNS_APPS, DNS_SERVICE_NAMES};
 use crate::model::{GROUP, MESH_ANNOTATIONS, METADATA_NAME, Operation};
 use crate::rules::{Action, CL_INVALID_CONFIGURATION, CL_WEAKENED_CONFIGURATION, RuleSet, Watched};
@@ -21,6 +21,12 @@ use crate::yaml;
 
 /// The entry that guards the gate and cluster DNS: it never holds anything up, whatever the others do.
 pub const GUARD: &str = "guard.portcullis.dev";
+
+/// The entry for the pods that operators make: they start while the gate is away.
+pub const OWNED_PODS: &str = "owned-pods.portcullis.dev";
+
+/// The condition by which the first entry leaves these to that one.
+pub(crate) const NOT_PODS_OF_OPERATORS: &str = "not-pods-of-operators";
 
 /// The namespaces a cluster cannot heal without.
 pub const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -34,13 +40,16 @@ const RESOURCES: &[Resource] = &[
     Resource { what: Watched::PeerAuthentications, group: "security.istio.io", versions: "*", scope: "Namespaced", names: &["peerauthentications"] },
     Resource { what: Watched::Waivers, group: GROUP, versions: "*", scope: "Namespaced", names: &["waivers"] },
     Resource { what: Watched::Namespaces, group: "", versions: "v1", scope: "Cluster", names: &["namespaces"] },
-    Resource { what: Watched::Workloads, group: "", versions: "v1", scope: "Namespaced", names: &["pods", "replicationcontrollers"] },
+    Resource { what: Watched::Workloads, group: "", versions: "v1", scope: "Namespaced", names: &[PODS] },
+    Resource { what: Watched::Workloads, group: "", versions: "v1", scope: "Namespaced", names: &["replicationcontrollers"] },
     Resource { what: Watched::Workloads, group: "apps", versions: "v1", scope: "Namespaced", names: &["daemonsets", "deployments", "replicasets", "statefulsets"] },
     Resource { what: Watched::Workloads, group: "batch", versions: "v1", scope: "Namespaced", names: &["cronjobs", "jobs"] },
     Resource { what: Watched::DnsServices, group: "", versions: "v1", scope: "Namespaced", names: &["services"] },
     Resource { what: Watched::MeshConfigs, group: "", versions: "v1", scope: "Namespaced", names: &["configmaps"] },
     Resource { what: Watched::OwnConfig, group: "", versions: "v1", scope: "Namespaced", names: &["configmaps"] },
 ];
+
+const PODS: &str = "pods";
 
 /// The annotations of a pod that runs by which it leaves its mesh, or its traffic passes the mesh by,
 /// now or when its sandbox is made again. Not what ztunnel's agent writes on every pod.
@@ -130,11 +139,16 @@ impl Registration {
             return None;
         }
         let (excluded, notes) = excluded(rules, &watched, options);
-        let mut webhooks = vec![webhook("gate.portcullis.dev", rules, &watched, options, &excluded)];
+        let mut gate = webhook("gate.portcullis.dev", rules, &watched, options, &excluded);
+        let owned = owned_pods(rules, &watched, options, &excluded);
+        if owned.is_some() {
+            add_condition(&mut gate, NOT_PODS_OF_OPERATORS, &format!("!({})", is_operators_pod()));
+        }
+        let mut webhooks = vec![gate];
         let mut reasons = BTreeMap::from(
             [
                 ("failurePolicy", match options.failure_policy {
-                    FailurePolicy::Fail => "While the gate is away, what is sent to it is refused. What the cluster's own controllers make\nand the namespaces below are not sent, so the cluster can start and heal. The way out:\nkubectl delete validatingwebhookconfiguration NAME".replace("NAME", &options.name),
+                    FailurePolicy::Fail => "While the gate is away, what is sent to it is refused. What the cluster's own controllers make\nand the namespaces below are not sent, and pods of operators pass, so the cluster can start and\nheal. The way out:\nkubectl delete validatingwebhookconfiguration NAME".replace("NAME", &options.name),
                     FailurePolicy::Ignore => "While the gate is away, everything passes unjudged.".to_owned(),
                 }),
                 ("namespaceSelector", "The gate's own namespace and those a cluster cannot heal without. It goes by a label that\nthe API server sets on every namespace and nobody can change.".to_owned()),
@@ -142,15 +156,23 @@ impl Registration {
             ]
             .map(|(field, reason)| (format!("/webhooks/0/{field}"), reason)),
         );
+        if let Some(owned) = owned {
+            reasons.insert(
+                format!("/webhooks/{}", webhooks.len()),
+                "The pods that operators make. They are judged like all others, and start while the gate is away: a\ndatabase comes back after a drain."
+                    .to_owned(),
+            );
+            webhooks.push(owned);
+        }
         if options.guard
             && let Some(guard) = guard(rules, &watched, options, &excluded)
         {
-            webhooks.push(guard);
             reasons.insert(
-                "/webhooks/1".to_owned(),
+                format!("/webhooks/{}", webhooks.len()),
                 "What can cut off cluster DNS or the gate itself, in the namespaces they run in. It never holds\nthem up."
                     .to_owned(),
             );
+            webhooks.push(guard);
         }
         let object = json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
@@ -162,7 +184,8 @@ impl Registration {
     }
 
     /// All conditions by which nothing is left out that a rule reads, as `matchConditions` of any
-    /// registration of a gate in these surroundings.
+    /// registration of a gate in these surroundings. Those by which two entries share what there is
+    /// are not among them.
     pub fn conditions(rules: &RuleSet) -> Vec<Value> {
         let all = RESOURCES.iter().map(|resource| (resource.what, BTreeSet::new())).collect();
         conditions(rules, &all)
@@ -246,7 +269,50 @@ fn dns_namespaces(rules: &RuleSet, excluded: &BTreeSet<String>) -> Vec<String> {
     namespaces.into_iter().filter(|name| excluded.contains(name)).collect()
 }
 
-/// What the second entry asks about: what decides whether the gate and cluster DNS are reached, the
+/// The entry for pods that operators make, disjoint with the first: it fails open, whatever the others
+/// do. Nothing where no rule reads workloads.
+fn owned_pods(
+    rules: &RuleSet,
+    watched: &BTreeMap<Watched, BTreeSet<Operation>>,
+    options: &Options,
+    excluded: &BTreeSet<String>,
+) -> Option<Value> {
+    let operations = watched.get(&Watched::Workloads)?;
+    let watched = BTreeMap::from([(Watched::Workloads, operations.clone())]);
+    let options = Options { failure_policy: FailurePolicy::Ignore, ..options.clone() };
+    let mut entry = webhook(OWNED_PODS, rules, &watched, &options, excluded);
+    *entry.get_mut("rules")? = resources(&watched, |resource| resource.names == [PODS]).into();
+    entry
+        .get_mut("matchConditions")?
+        .as_array_mut()?
+        .retain(|it| it.get("name").is_none_or(|name| name != TEMPLATES_THAT_CHANGE));
+    add_condition(&mut entry, "pods-of-operators", &is_operators_pod());
+    Some(entry)
+}
+
+/// Whether a request is about a pod that has a controller, before and after, and comes from a service
+/// account, as every operator is one. A person who writes an owner reference is held up by no gate that
+/// is there, and gets past none that is away.
+fn is_operators_pod() -> String {
+    format!(
+        "{} && request.userInfo.username.startsWith('{SERVICE_ACCOUNT}') && [object, oldObject].all(it, it == null || {})",
+        is_one_of(&[PODS]),
+        has_controller("it")
+    )
+}
+
+/// Whether an object that is there has a controller.
+fn has_controller(object: &str) -> String {
+    format!("{object}.metadata.?ownerReferences.orValue([]).exists(owner, owner.?controller.orValue(false))")
+}
+
+fn add_condition(webhook: &mut Value, name: &str, expression: &str) {
+    if let Some(conditions) = webhook.get_mut("matchConditions").and_then(Value::as_array_mut) {
+        conditions.push(json!({ "name": name, "expression": expression }));
+    }
+}
+
+/// What the guard's entry asks about: what decides whether the gate and cluster DNS are reached, the
 /// mode of their namespaces, and the gate's own waivers and configuration.
 const GUARDED: [Watched; 6] = [
     Watched::NetworkPolicies,
@@ -257,7 +323,7 @@ const GUARDED: [Watched; 6] = [
     Watched::OwnConfig,
 ];
 
-/// The second entry, for the gate's own namespace and those of cluster DNS: disjoint with the first,
+/// The guard's entry, for the gate's own namespace and those of cluster DNS: disjoint with the others,
 /// so that a change is still judged once and told of in one message.
 fn guard(
     rules: &RuleSet,
@@ -318,15 +384,15 @@ fn webhook(
         "namespaceSelector": { "matchExpressions": [
             { "key": METADATA_NAME, "operator": "NotIn", "values": excluded },
         ] },
-        "rules": resources(watched),
+        "rules": resources(watched, |_| true),
         "matchConditions": conditions(rules, watched),
     })
 }
 
 /// `rules` of the webhook: what shares group, version, scope and operations is one of them.
-fn resources(watched: &BTreeMap<Watched, BTreeSet<Operation>>) -> Vec<Value> {
+fn resources(watched: &BTreeMap<Watched, BTreeSet<Operation>>, asks: impl Fn(&Resource) -> bool) -> Vec<Value> {
     let mut grouped: Vec<(&Resource, &BTreeSet<Operation>, Vec<&str>)> = Vec::new();
-    for resource in RESOURCES {
+    for resource in RESOURCES.iter().filter(|it| asks(it)) {
         let Some(operations) = watched.get(&resource.what) else { continue };
         let same = grouped.iter_mut().find(|(other, on, _)| {
             (other.group, other.versions, other.scope, *on)
@@ -371,8 +437,9 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
         conditions.push((
             "not-what-a-controller-makes",
             format!(
-                "!((request.userInfo.username in [{}] || request.userInfo.username.startsWith('system:node:')) && object != null && object.metadata.?ownerReferences.orValue([]).exists(owner, owner.?controller.orValue(false)))",
-                quoted(POD_CONTROLLERS)
+                "!((request.userInfo.username in [{}] || request.userInfo.username.startsWith('system:node:')) && object != null && {})",
+                quoted(POD_CONTROLLERS),
+                has_controller("object")
             ),
         ));
     }
@@ -420,7 +487,7 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
     }
     if has(Watched::Workloads) {
         // Of a pod nothing else that rules read can change once it is there.
-        let pods = is_one_of(&["pods"]);
+        let pods = is_one_of(&[PODS]);
         let same_annotations = format!(
             "[{}].all(key, object.metadata.?annotations[?key] == oldObject.metadata.?annotations[?key])",
             quoted(written_on_pods())
@@ -430,9 +497,9 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
             format!("!({pods} && request.operation == 'UPDATE' && {same_labels} && {same_annotations})"),
         ));
         let names = RESOURCES.iter().filter(|it| it.what == Watched::Workloads).flat_map(|it| it.names);
-        let templates = is_one_of(names.filter(|name| **name != "pods"));
+        let templates = is_one_of(names.filter(|name| **name != PODS));
         conditions.push((
-            "templates-that-change",
+            TEMPLATES_THAT_CHANGE,
             format!("!({templates} && request.operation == 'UPDATE' && {same_template})"),
         ));
     }
@@ -463,6 +530,8 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
     }
     conditions.into_iter().map(|(name, expression)| json!({ "name": name, "expression": expression })).collect()
 }
+
+const TEMPLATES_THAT_CHANGE: &str = "templates-that-change";
 
 fn is_one_of<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().copied().collect();
@@ -709,10 +778,10 @@ mod tests {
     #[test]
     fn the_gate_and_dns_are_guarded_on_request_and_never_held_up() {
         let plain = registered("", &options());
-        assert_eq!(plain.object["webhooks"].as_array().unwrap().len(), 1);
+        assert_eq!(plain.object["webhooks"].as_array().unwrap().len(), 2);
         assert!(plain.notes.iter().any(|note| note.contains("--guard")), "{:?}", plain.notes);
         let guarded = registered("", &Options { guard: true, ..options() });
-        let guard = &guarded.object["webhooks"][1];
+        let guard = &guarded.object["webhooks"][2];
         assert_eq!(guard["failurePolicy"], "Ignore");
         assert_eq!(guard["namespaceSelector"]["matchExpressions"][0]["values"], json!(["guard", "kube-system"]));
         let sent: Vec<_> = guard["rules"]
@@ -729,9 +798,8 @@ mod tests {
     #[test]
     fn the_guard_asks_about_nothing_that_no_rule_is_on_for() {
         let guard = |configuration: &str, options: Options| {
-            Registration::of(&rules(configuration), &Options { guard: true, ..options }).unwrap().object["webhooks"]
-                .get(1)
-                .cloned()
+            let registration = Registration::of(&rules(configuration), &Options { guard: true, ..options }).unwrap();
+            registration.object["webhooks"].as_array().unwrap().iter().find(|entry| entry["name"] == GUARD).cloned()
         };
         let only_config = guard(&only(&["NP001"]), options()).unwrap();
         assert!(!only_config["rules"].to_string().contains("services"), "{only_config}");
@@ -741,6 +809,25 @@ mod tests {
         let of_dns = guard("", nowhere).unwrap();
         assert_eq!(of_dns["namespaceSelector"]["matchExpressions"][0]["values"], json!(["kube-system"]));
         assert!(!of_dns["rules"].to_string().contains("configmaps"), "{of_dns}");
+    }
+
+    #[test]
+    fn pods_of_operators_are_asked_about_once_and_start_while_the_gate_is_away() {
+        let all = registered("", &options());
+        let owned = &all.object["webhooks"][1];
+        assert_eq!((&owned["name"], &owned["failurePolicy"]), (&json!(OWNED_PODS), &json!("Ignore")));
+        let gate = &all.object["webhooks"][0];
+        assert_eq!(owned["namespaceSelector"], gate["namespaceSelector"]);
+        let pods = gate["rules"].as_array().unwrap().iter().find(|it| it["resources"].to_string().contains("pods"));
+        assert_eq!(owned["rules"][0]["operations"], pods.unwrap()["operations"]);
+        assert_eq!(owned["rules"][0]["resources"], json!(["pods"]));
+        assert_eq!(owned["rules"].as_array().unwrap().len(), 1);
+        let last = |entry: &Value| entry["matchConditions"].as_array().unwrap().last().unwrap().clone();
+        let (here, elsewhere) = (last(owned), last(gate));
+        assert_eq!(elsewhere["expression"], format!("!({})", here["expression"].as_str().unwrap()));
+        let no_pods = registered(&only(&["CL007"]), &options());
+        assert_eq!(no_pods.object["webhooks"].as_array().unwrap().len(), 1);
+        assert!(!no_pods.object.to_string().contains("pods-of-operators"));
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub(super) const POD_CONTROLLERS: [&str; 8] = [
     ALL_CONTROLLERS,
 ];
 
+/// What names of service accounts begin with; their namespace and name follow.
+pub(super) const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+
 /// All of them in one, where controllers have no accounts of their own.
 const ALL_CONTROLLERS: &str = "system:kube-controller-manager";
 
@@ -243,7 +246,7 @@ impl Request<'_> {
 
     /// The namespace of the service account that asks; nothing where something else does.
     pub(super) fn service_account_namespace(&self) -> Option<&str> {
-        let account = self.user_info.username.strip_prefix("system:serviceaccount:")?;
+        let account = self.user_info.username.strip_prefix(SERVICE_ACCOUNT)?;
         account.split_once(':').map(|(namespace, _)| namespace)
     }
 

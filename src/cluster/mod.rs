@@ -86,9 +86,22 @@ impl NamespaceState {
         self.object.as_ref().is_some_and(|namespace| namespace.is_terminating)
     }
 
-    /// Pods and templates that have or will have traffic: those not finished.
+    /// Pods and templates that have or will have traffic: those not finished. The empty ReplicaSets a
+    /// Deployment keeps to roll back to are not among them, for it speaks for them; those that only
+    /// claim to be a Deployment's are.
     pub fn live_workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
-        self.workloads.iter().filter(|workload| !workload.is_finished)
+        self.workloads.iter().filter(|workload| !workload.is_finished && self.rolled_from(workload).is_none())
+    }
+
+    /// The empty ReplicaSets that a Deployment keeps to roll back to, each with its Deployment.
+    pub fn kept_revisions(&self) -> impl Iterator<Item = (&Arc<Workload>, &Arc<Workload>)> {
+        self.workloads.iter().filter_map(|workload| Some((workload, self.rolled_from(workload)?)))
+    }
+
+    /// The Deployment that an empty ReplicaSet is an old revision of.
+    fn rolled_from(&self, workload: &Workload) -> Option<&Arc<Workload>> {
+        let owner = workload.owner.as_ref().filter(|_| workload.is_idle)?.workload()?;
+        if owner.kind == "Deployment" { self.workloads.get(owner) } else { None }
     }
 
     fn objects(&self) -> impl Iterator<Item = Object> {

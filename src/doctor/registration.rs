@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Check, Facts, Origin};
-use crate::admission::{GUARD, SYSTEM_NAMESPACES};
+use crate::admission::{GUARD, OWNED_PODS, SYSTEM_NAMESPACES};
 use crate::model::{Labels, Operator, Requirement, Selector, Str};
 use crate::rules::RuleSet;
 use crate::upkeep::{self, Gaps};
@@ -94,6 +94,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is about what the gate judges, and not only about what the cluster heals with.
+    fn is_main(&self) -> bool {
+        self.name != GUARD && self.name != OWNED_PODS
+    }
+
     /// Whether requests that it does not answer are refused: the API's default.
     pub(super) fn fails_closed(&self) -> bool {
         self.failure_policy.as_deref() != Some("Ignore")
@@ -151,7 +156,7 @@ pub(super) fn registered(facts: &Facts) -> Vec<Check> {
         ];
     };
     let all = entries(configuration);
-    let gate: Vec<_> = all.iter().filter(|entry| entry.name != GUARD).collect();
+    let gate: Vec<_> = all.iter().filter(|entry| entry.is_main()).collect();
     let policy = |entry: &Entry| entry.failure_policy.clone().unwrap_or_else(|| "Fail".to_owned());
     let told = all.iter().map(|entry| format!("`{}`: failurePolicy {}", entry.name, policy(entry)));
     let check = if gate.is_empty() || gate.iter().all(|entry| entry.rules.is_empty()) {
@@ -204,7 +209,7 @@ fn unseen(facts: &Facts, all: &[Entry]) -> Check {
     let mut seen = 0;
     for state in facts.cluster.namespaces().filter(|state| state.object.is_some()) {
         let asked: Vec<_> = all.iter().map(|entry| (entry, entry.sees(&state.labels))).collect();
-        let by_gate = asked.iter().any(|(entry, sees)| sees.is_ok() && entry.name != GUARD);
+        let by_gate = asked.iter().any(|(entry, sees)| sees.is_ok() && entry.is_main());
         let by_guard = asked.iter().any(|(entry, sees)| sees.is_ok() && entry.name == GUARD);
         let is_system = SYSTEM_NAMESPACES.contains(&state.name.as_str()) || state.name == facts.namespace;
         let why = asked.iter().find_map(|(_, sees)| sees.as_ref().err()).cloned().unwrap_or_default();

@@ -93,6 +93,22 @@ fn a_registration_that_is_missing_open_or_empty_is_told() {
 }
 
 #[test]
+fn pods_of_operators_that_start_while_the_gate_is_away_do_not_make_it_fail_open() {
+    let with_owned = |policy: &str, rules: Value| {
+        let mut own = own(not_in(&["guard", "kube-system"]), policy);
+        let mut owned = own["webhooks"][0].clone();
+        (owned["name"], owned["failurePolicy"]) = (crate::admission::OWNED_PODS.into(), "Ignore".into());
+        own["webhooks"][0]["rules"] = rules;
+        own["webhooks"].as_array_mut().unwrap().push(owned);
+        Facts { webhooks: Ok(vec![own]), ..facts() }
+    };
+    let rules = own(json!({}), "Fail")["webhooks"][0]["rules"].clone();
+    check(&with_owned("Fail", rules.clone()), "registration", Verdict::Good);
+    check(&with_owned("Ignore", rules), "registration", Verdict::Attention);
+    check(&with_owned("Fail", json!([])), "registration", Verdict::Bad);
+}
+
+#[test]
 fn namespaces_that_are_left_out_are_named_with_what_leaves_them_out() {
     let with = |selector| Facts { webhooks: Ok(vec![own(selector, "Fail")]), ..facts() };
     let labelled = json!({ "matchExpressions": [{ "key": "gate", "operator": "NotIn", "values": ["off"] }] });
@@ -282,7 +298,7 @@ fn what_the_registration_does_not_cover_of_the_rules_is_named() {
     check(&with(&whole), "coverage", Verdict::Good);
     let mut narrowed = whole.clone();
     narrowed["webhooks"][0]["matchConditions"][0]["expression"] = "false".into();
-    narrowed["webhooks"][1]["namespaceSelector"]["matchExpressions"][0]["values"] = json!(["guard"]);
+    narrowed["webhooks"][2]["namespaceSelector"]["matchExpressions"][0]["values"] = json!(["guard"]);
     let said = check(&with(&narrowed), "coverage", Verdict::Attention);
     assert!(said.contains("leaves out what the condition `not-the-clusters-cleaners` is not true of"), "{said}");
     assert!(said.contains("leaves out namespace `kube-system`"), "{said}");

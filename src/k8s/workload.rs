@@ -146,12 +146,9 @@ pub(super) fn lower<'a>(kind: &str, source: impl Source<'a>, namespace: &str) ->
         let (pod_metadata, pod_spec) = (pod_metadata.unwrap_or_default(), pod_spec.unwrap_or_default());
         let mut workload = pod(kind, &metadata, &pod_metadata, pod_spec, namespace, &path, &mut problems);
         let mut conditions = status.unwrap_or_default().conditions.into_iter().flatten();
-        // A Job that ended, and the empty ReplicaSets a Deployment keeps to roll back to.
-        workload.is_finished = match kind {
-            "Job" => conditions.any(|it| (it.kind == "Complete" || it.kind == "Failed") && it.status == "True"),
-            "ReplicaSet" => workload.owner.is_some() && spec.replicas == Some(0),
-            _ => false,
-        };
+        let has_ended = |it: Condition| (it.kind == "Complete" || it.kind == "Failed") && it.status == "True";
+        workload.is_finished = kind == "Job" && conditions.any(has_ended);
+        workload.is_idle = kind == "ReplicaSet" && spec.replicas == Some(0);
         workload
     };
     Ok(Lowered { object: Some(Object::Workload(Arc::new(workload))), problems })
@@ -235,6 +232,7 @@ fn pod(
         nameservers,
         ips: Vec::new(),
         is_finished: false,
+        is_idle: false,
         proxy,
         is_partial: !problems.is_empty(),
     }

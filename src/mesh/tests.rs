@@ -344,6 +344,7 @@ fn workload(marks: &str) -> Workload {
         nameservers: Vec::new(),
         ips: Vec::new(),
         is_finished: false,
+        is_idle: false,
         proxy: match marks {
             _ if marks.contains("only-istio-proxy") => NamedProxy::Alone,
             _ if marks.contains("istio-proxy") => NamedProxy::Beside,

@@ -55,6 +55,15 @@ impl Labels {
         let kept = self.iter().filter(|(k, _)| *k != key).map(|(k, v)| (k.clone(), v.clone()));
         kept.chain([(Str::from(key), Str::from(value))]).collect()
     }
+
+    /// These labels but for the one of this key.
+    #[must_use]
+    pub fn without(&self, key: &str) -> Self {
+        if self.get(key).is_none() {
+            return self.clone();
+        }
+        self.iter().filter(|(k, _)| *k != key).map(|(k, v)| (k.clone(), v.clone())).collect()
+    }
 }
 
 impl<K: Into<Str>, V: Into<Str>> FromIterator<(K, V)> for Labels {

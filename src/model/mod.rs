@@ -6,6 +6,7 @@
 //! [`crate::k8s`]; judging them is the job of the layers above.
 
 mod change;
+mod generated;
 mod labels;
 mod lifetime;
 mod mesh;
@@ -22,6 +23,7 @@ mod workload;
 pub mod written;
 
 pub use change::{Change, Operation};
+pub use generated::{Generated, POD_TEMPLATE_HASH, is_by_controllers, is_generated};
 pub use labels::Labels;
 pub use lifetime::{Ending, Lifetime, MOST_GRACE, OwnerReference};
 pub use mesh::{MESH_ANNOTATIONS, MeshConfig, MtlsMode, PROXY_CONFIG, PeerAuthentication, Revision};
@@ -34,7 +36,7 @@ pub use service::{Service, ServicePort, TargetPort};
 pub use stop::{Stop, Stopped};
 pub use waiver::{GROUP, Waiver, WaiverMatch, WaiverTerms};
 pub use webhook::{AdmissionWebhook, OnFailure, WebhookConfiguration, WebhookKind};
-pub use workload::{CONTROLLER_LABELS, ContainerPort, DnsPolicy, NamedProxy, Owner, Workload, WorkloadId};
+pub use workload::{ContainerPort, DnsPolicy, NamedProxy, Owner, Workload, WorkloadId};
 
 /// A short string: names, label keys and values. Inline up to 23 bytes, shared beyond.
 pub type Str = smol_str::SmolStr;

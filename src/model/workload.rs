@@ -56,22 +56,9 @@ impl Owner {
     }
 }
 
-/// Labels that the cluster's controllers and the API server write on pods, beside those of the template.
-pub const CONTROLLER_LABELS: [&str; 10] = [
-    "apps.kubernetes.io/pod-index",
-    "batch.kubernetes.io/controller-uid",
-    "batch.kubernetes.io/job-completion-index",
-    "batch.kubernetes.io/job-name",
-    "controller-revision-hash",
-    "controller-uid",
-    "job-name",
-    "pod-template-generation",
-    "pod-template-hash",
-    "statefulset.kubernetes.io/pod-name",
-];
-
 /// A pod or a pod template, reduced to what decides its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "four independent facts of a pod, each named for what it says")]
 pub struct Workload {
     /// What it is and its name.
     pub id: WorkloadId,
@@ -97,6 +84,8 @@ pub struct Workload {
     pub ips: Vec<IpAddr>,
     /// Succeeded or failed: its address is free again and nothing applies to it.
     pub is_finished: bool,
+    /// Whether it is a ReplicaSet that asks for no pods now. No review tells when it is scaled.
+    pub is_idle: bool,
     /// Whether a container that runs in it is named `istio-proxy`.
     pub proxy: NamedProxy,
     /// Whether something of its pod could not be read.
@@ -120,6 +109,7 @@ impl Workload {
             nameservers: Vec::new(),
             ips: Vec::new(),
             is_finished: false,
+            is_idle: false,
             proxy: NamedProxy::None,
             is_partial: false,
         }

@@ -17,6 +17,7 @@ mod environment;
 mod finding;
 #[cfg(test)]
 mod fixes;
+mod host_network_bypass;
 mod invalid_waiver;
 mod judge;
 mod missing_default_deny;
@@ -27,6 +28,7 @@ mod plaintext_mtls;
 mod registry;
 mod space;
 mod testing;
+mod variants;
 mod violation;
 mod waiver;
 mod watch;

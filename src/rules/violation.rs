@@ -58,6 +58,8 @@ pub enum Aspect {
     DnsPartly,
     /// Can resolve names over UDP, but large answers need TCP.
     DnsTcpMissing,
+    /// Selected by policies that do not govern it, for it is on its node's network.
+    OnNodesNetwork,
     /// Most of an address space is admitted.
     WideBlock(Direction, Family),
     /// Everyone is admitted, on some ports.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::issue::Facts;
 use super::keyring::pem;
 use super::trust;
-use crate::admission::GUARD;
+use crate::admission::{GUARD, NOT_PODS_OF_OPERATORS, OWNED_PODS};
 
 /// Annotations by which something else fills in `caBundle`.
 const INJECTORS: [&str; 4] = [
@@ -34,6 +34,17 @@ pub(super) struct Registered {
     version: String,
     injector: Option<String>,
     entries: Vec<Entry>,
+}
+
+/// What of the requests an entry is about, by its name. No entry asks in another's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    /// All that no other entry is about.
+    Gate,
+    /// The pods that operators make.
+    OwnedPods,
+    /// What cuts off cluster DNS and the gate itself.
+    Guard,
 }
 
 /// One of its webhooks.
@@ -171,11 +182,20 @@ impl Entry {
         trust::certificates(&STANDARD.decode(encoded).unwrap_or_default())
     }
 
-    fn is_guard(&self) -> bool {
-        self.name == GUARD
+    fn part(&self) -> Part {
+        match self.name.as_str() {
+            GUARD => Part::Guard,
+            OWNED_PODS => Part::OwnedPods,
+            _ => Part::Gate,
+        }
     }
 
-    /// What it leaves out that another, for the same, does not. `known` are the conditions by which
+    /// Whether it leaves the pods of operators to an entry of their own.
+    fn shares_pods(&self) -> bool {
+        self.match_conditions.iter().any(|it| it.name == NOT_PODS_OF_OPERATORS)
+    }
+
+    /// What it leaves out that another, for the same part, does not. `known` are the conditions by which
     /// nothing is left out that a rule reads.
     fn leaves_out(&self, ideal: &Self, known: &[Condition]) -> Vec<String> {
         let mut found = Vec::new();
@@ -202,7 +222,8 @@ impl Entry {
             };
             found.extend(more.into_iter().map(|name| format!("namespace `{name}`")));
         }
-        let others = self.match_conditions.iter().filter(|condition| !known.contains(condition));
+        let is_meant = |condition: &Condition| known.contains(condition) || ideal.match_conditions.contains(condition);
+        let others = self.match_conditions.iter().filter(|condition| !is_meant(condition));
         found.extend(others.map(|it| format!("what the condition `{}` is not true of", it.name)));
         found
     }
@@ -233,7 +254,7 @@ impl Registered {
 
     /// Whether it has the entry for the namespaces of cluster DNS and of the gate itself.
     pub(super) fn has_guard(&self) -> bool {
-        self.entries.iter().any(Entry::is_guard)
+        self.entries.iter().any(|entry| entry.part() == Part::Guard)
     }
 
     /// Whether no webhook of it leads to the gate.
@@ -267,10 +288,11 @@ impl Registered {
         })
     }
 
-    /// The patch that sets the failure policy; nothing where it is set.
+    /// The patch that sets the failure policy; nothing where it is set. Entries that hold nothing up by
+    /// what they are about stay as they are.
     pub(super) fn with_failure_policy(&self, policy: FailurePolicy) -> Option<Value> {
         self.patch(|entry| {
-            let concerned = !entry.is_guard() && entry.failure_policy() != policy;
+            let concerned = entry.part() == Part::Gate && entry.failure_policy() != policy;
             concerned.then(|| json!({ "failurePolicy": policy.as_str() }))
         })
     }
@@ -339,19 +361,25 @@ impl Registered {
         self.entries.iter().any(|entry| entry.failure_policy() == FailurePolicy::Fail)
     }
 
-    /// What another registration asks about and this one does not: `UPDATE pods`. The guard is about
-    /// other namespaces than the rest, so that neither asks in the other's place.
+    /// What another registration asks about and this one does not: `UPDATE pods`. No entry asks in
+    /// another's place, but for the pods of operators where the first entry leaves none of them out.
     pub(super) fn lacks(&self, ideal: &Self) -> Vec<String> {
         let mut missing = BTreeSet::new();
         for entry in &ideal.entries {
-            let is_guard = entry.is_guard();
-            let rules: Vec<_> =
-                self.entries.iter().filter(|it| it.is_guard() == is_guard).flat_map(|it| &it.rules).collect();
-            let of = if is_guard { format!(" of `{GUARD}`") } else { String::new() };
+            let part = entry.part();
+            let is_asked_by = |it: &&Entry| {
+                it.part() == part || part == Part::OwnedPods && it.part() == Part::Gate && !it.shares_pods()
+            };
+            let rules: Vec<_> = self.entries.iter().filter(is_asked_by).flat_map(|it| &it.rules).collect();
+            let of = match part {
+                Part::Gate => String::new(),
+                Part::OwnedPods => format!(" of `{OWNED_PODS}`"),
+                Part::Guard => format!(" of `{GUARD}`"),
+            };
             for wanted in &entry.rules {
                 for (group, resource, operation) in wanted.all() {
                     if !rules.iter().any(|rule| rule.asks(group, resource, operation, wanted)) {
-                        missing.insert((is_guard, group, resource, format!("{operation} {resource}{of}")));
+                        missing.insert((part, group, resource, format!("{operation} {resource}{of}")));
                     }
                 }
             }
@@ -363,7 +391,7 @@ impl Registered {
     /// objects, and what conditions are not true of.
     pub(super) fn leaves_out(&self, ideal: &Self, known: &[Condition]) -> Vec<String> {
         let beside = |entry: &Entry| {
-            let ideal = ideal.entries.iter().find(|it| it.is_guard() == entry.is_guard())?;
+            let ideal = ideal.entries.iter().find(|it| it.part() == entry.part())?;
             Some(entry.leaves_out(ideal, known))
         };
         let found: BTreeSet<_> = self.entries.iter().filter_map(beside).flatten().collect();
@@ -456,13 +484,13 @@ mod tests {
     }
 
     #[test]
-    fn the_failure_policy_of_the_guard_of_dns_stays() {
+    fn the_failure_policy_of_what_the_cluster_heals_with_stays() {
         let ignoring = |name: &str| {
             let mut entry = entry(name, "gate", "");
             entry["failurePolicy"] = "Ignore".into();
             entry
         };
-        let registered = read(&json!([ignoring("gate"), ignoring(GUARD)]), &json!({}));
+        let registered = read(&json!([ignoring("gate"), ignoring(OWNED_PODS), ignoring(GUARD)]), &json!({}));
         let patch = registered.with_failure_policy(FailurePolicy::Fail).unwrap();
         assert_eq!(patch["webhooks"], json!([{ "name": "gate", "failurePolicy": "Fail" }]));
         assert_eq!(registered.with_failure_policy(FailurePolicy::Ignore), None);
@@ -534,6 +562,24 @@ mod tests {
         let ideal = asking(json!(["CREATE", "UPDATE"]), json!(["deployments"]));
         assert_eq!(asking(json!(["CREATE"]), json!(["deployments"])).lacks(&ideal), ["UPDATE deployments"]);
         assert!(asking(json!(["*"]), json!(["*"])).lacks(&ideal).is_empty());
+    }
+
+    #[test]
+    fn pods_of_operators_are_a_gap_where_the_first_entry_leaves_them_to_one_that_is_not_there() {
+        let asking = |name: &str, condition: &str| {
+            json!({ "name": name, "clientConfig": { "url": "https://gate" },
+                "rules": [{ "apiGroups": [""], "operations": ["CREATE"], "resources": ["pods"] }],
+                "matchConditions": [{ "name": condition, "expression": "x" }] })
+        };
+        let of = |entries: &[Value]| read(&json!(entries), &json!({}));
+        let (gate, owned) = (asking("gate", NOT_PODS_OF_OPERATORS), asking(OWNED_PODS, "pods-of-operators"));
+        let ideal = of(&[gate.clone(), owned.clone()]);
+        let gaps = |here: &Registered| (here.lacks(&ideal), here.leaves_out(&ideal, &[]));
+        assert_eq!(gaps(&ideal), (Vec::new(), Vec::new()));
+        assert_eq!(of(std::slice::from_ref(&gate)).lacks(&ideal), [format!("CREATE pods of `{OWNED_PODS}`")]);
+        assert_eq!(of(&[asking("gate", "pods-of-operators")]).lacks(&ideal), [""; 0], "one entry asks about all");
+        let swapped = of(&[asking("gate", "pods-of-operators"), owned]);
+        assert_eq!(gaps(&swapped).1, ["what the condition `pods-of-operators` is not true of"]);
     }
 
     #[test]

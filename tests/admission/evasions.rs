@@ -61,6 +61,19 @@ spec: {{replicas: 0, template: {{metadata: {{labels: {{a: b}}}}, spec: {{contain
 }
 
 #[test]
+fn an_empty_replica_set_of_a_forged_owner_is_opened_by_no_policy_and_loses_none() {
+    let set = "
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: quiet, namespace: shop, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: anchor, controller: true}]}
+spec: {replicas: 0, template: {metadata: {labels: {open: 'yes'}}, spec: {containers: []}}}";
+    let gate = gate(&[&closed(), set].join("\n---\n"));
+    gate.denies(&create(OPENS_SOME));
+    let alone = crate::gate::gate(&[OPEN, DEFAULT_DENY, set].join("\n---\n"));
+    alone.denies(&crate::gate::delete(DEFAULT_DENY));
+}
+
+#[test]
 fn old_replica_sets_are_scaled_up_again_without_a_word() {
     let set = |replicas: u8| {
         format!(

@@ -169,6 +169,7 @@ fn workload(namespace: &str, name: &str, labels: Labels, address: u32, ports: Ve
         nameservers: Vec::new(),
         ips: vec![IpAddr::V4(address.into())],
         is_finished: false,
+        is_idle: false,
         proxy: NamedProxy::None,
         is_partial: false,
     }))

@@ -331,7 +331,7 @@ fn the_webhook_asks_what_the_program_itself_would_register_for() {
                 assert_eq!(ours[field], its[field], "{name} {entry_name} {field}");
             }
         }
-        assert_eq!(registration["webhooks"].as_array().unwrap().len(), 2);
+        assert_eq!(registration["webhooks"].as_array().unwrap().len(), 3);
     }
 }
 

@@ -143,6 +143,25 @@ async fn a_cluster_starts_and_heals_while_the_gate_that_fails_closed_is_away() {
     runs(&plane, "delete pods --all --namespace shop --wait=false --force --grace-period=0").await;
     pods_of(&plane, "shop", "cart:one").await;
 
+    // So are those of operators, which no controller of the cluster's makes; what a person claims is not.
+    plane.apply("{apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding, metadata: {name: operator}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}, subjects: [{kind: ServiceAccount, name: operator, namespace: ops}]}").await;
+    let operator = "--as=system:serviceaccount:ops:operator";
+    let pod = |metadata: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{{metadata}}}, spec: {{containers: [{{name: db, image: db}}]}}}}"
+        )
+    };
+    let owner = "ownerReferences: [{apiVersion: example.com/v1, kind: Database, name: db, uid: 3e1f0d5c-0000-4000-8000-000000000000, controller: true}]";
+    let owned = pod(&format!("name: db-0, {owner}"));
+    let made = apply_in(&plane, "shop", &owned, &[operator]).await;
+    assert!(made.succeeded, "{made:?}");
+    runs(&plane, "label pod db-0 --namespace shop role=primary --as=system:serviceaccount:ops:operator").await;
+    let claimed = pod(&format!("name: db-1, {owner}"));
+    for (documents, further) in [(&claimed, &[][..]), (&pod("name: bare"), &[operator])] {
+        let refused = apply_in(&plane, "shop", documents, further).await;
+        assert!(refused.stderr.contains("failed calling webhook \"gate.portcullis.dev\""), "{refused:?}");
+    }
+
     // And the way out.
     runs(&plane, "delete validatingwebhookconfiguration portcullis").await;
     eventually("nothing is asked any more", async || {

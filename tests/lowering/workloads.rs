@@ -72,11 +72,19 @@ fn what_finished_is_marked() {
         let rest = format!("metadata: {{name: j}}, status: {{conditions: [{condition}]}}");
         assert_eq!(is_finished("Job", &rest), finished, "{condition}");
     }
-    let owner = "ownerReferences: [{kind: Deployment, name: d, controller: true}]";
-    assert!(is_finished("ReplicaSet", &format!("metadata: {{name: r, {owner}}}, spec: {{replicas: 0}}")));
-    assert!(!is_finished("ReplicaSet", &format!("metadata: {{name: r, {owner}}}, spec: {{replicas: 1}}")));
-    assert!(!is_finished("ReplicaSet", "metadata: {name: r}, spec: {replicas: 0}"));
     assert!(!is_finished("Deployment", "metadata: {name: d}, spec: {replicas: 0}"));
+}
+
+#[test]
+fn a_replica_set_of_no_replicas_is_idle_and_not_finished() {
+    let set = |kind: &str, replicas: &str| {
+        workload(&format!("{{apiVersion: apps/v1, kind: {kind}, metadata: {{name: r}}, spec: {{{replicas}}}}}"))
+    };
+    let idle = set("ReplicaSet", "replicas: 0");
+    assert!(idle.is_idle && !idle.is_finished);
+    for (kind, replicas) in [("ReplicaSet", "replicas: 1"), ("ReplicaSet", ""), ("Deployment", "replicas: 0")] {
+        assert!(!set(kind, replicas).is_idle, "{kind} {replicas}");
+    }
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub(crate) fn pod<const N: usize>(namespace: &str, name: &str, labels: [(&str, &
         nameservers: Vec::new(),
         ips: ips.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect(),
         is_finished: false,
+        is_idle: false,
         proxy: NamedProxy::None,
         is_partial: false,
     }

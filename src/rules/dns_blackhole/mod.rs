@@ -645,7 +645,16 @@ fn explain_group(group: &Group<'_>, badness: u8, stop: Stop, moment: &Moment<'_>
             "{kind} `{name}` may decide this too; its meaning is not judged here, so this is at most a warning"
         ));
     }
-    let apply = if moment.change.is_some() { "apply this first" } else { "apply this as well" };
+    let apply = match moment.change.map(|(change, _)| change) {
+        Some(Change::Create(Object::NetworkPolicy(policy))) => {
+            let name = &policy.name;
+            format!(
+                "apply the policy that admits DNS before `{name}`, or write it above `{name}` in the same file, which `kubectl` applies from the top. If you have none, this is one"
+            )
+        }
+        Some(_) => "apply this first".to_owned(),
+        None => "apply this as well".to_owned(),
+    };
     finding.help = match (badness, stop) {
         (badness::DEPENDS, _) => "name the pods instead of their addresses, as below; or set `cni.name` and `cni.podRanges` in the configuration, so that they need not be guessed".to_owned(),
         (_, Stop::Leaving) => format!("{apply}: it lets these pods reach DNS and opens nothing else"),

@@ -606,7 +606,7 @@ fn it_is_told_as_an_engineer_needs_it() {
     in namespace `shop`, `Deployment cart` can resolve no name: NetworkPolicy `deny` isolates egress and no policy admits DNS
     why: every new connection starts with a lookup, and each will fail after a timeout of several seconds; connections that are open stay open and hide it
     - cluster DNS is Service `kube-system/kube-dns` (pods `k8s-app=kube-dns`, listening on UDP 53 and TCP 53)
-    help: apply this first: it lets these pods reach DNS and opens nothing else
+    help: apply the policy that admits DNS before `deny`, or write it above `deny` in the same file, which `kubectl` applies from the top. If you have none, this is one: it lets these pods reach DNS and opens nothing else
     apiVersion: networking.k8s.io/v1
     kind: NetworkPolicy
     metadata:
@@ -667,7 +667,7 @@ fn it_is_told_as_an_engineer_needs_it() {
     why: every new connection starts with a lookup, and each will fail after a timeout of several seconds; connections that are open stay open and hide it
     - cluster DNS is Service `kube-system/kube-dns` (pods `k8s-app=kube-dns`, listening on UDP 53 and TCP 53)
     - NetworkPolicy `kube-system/deny` isolates `Pod coredns-a` and `Pod coredns-b`, which answer DNS, and does not admit these pods on UDP 53
-    help: apply this first: it lets every pod ask the DNS pods and opens nothing else
+    help: apply the policy that admits DNS before `deny`, or write it above `deny` in the same file, which `kubectl` applies from the top. If you have none, this is one: it lets every pod ask the DNS pods and opens nothing else
     apiVersion: networking.k8s.io/v1
     kind: NetworkPolicy
     metadata:

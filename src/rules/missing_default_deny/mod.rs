@@ -12,14 +12,15 @@ use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::variants::Variant;
 use super::{
     Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, space,
     words, yaml,
 };
 use crate::cluster::{NamespaceState, PolicySet};
 use crate::model::{
-    Change, Direction, Directions, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, Operator, PeerSpec,
-    PolicyRule, Requirement, Selector, Str, Workload, written,
+    Change, Direction, Directions, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, Operator,
+    POD_TEMPLATE_HASH, PeerSpec, PolicyRule, Requirement, Selector, Str, Workload, WorkloadId, is_generated, written,
 };
 use crate::netset::Family;
 use crate::reach::Truth;
@@ -109,6 +110,11 @@ use survey::{ByDefault, Survey};
 /// deleted or given another owner and a namespace or a workload loses its last defence; when a policy or a label gives a
 /// workload everything back. Creating a Namespace only warns, since it must exist before its
 /// policies can, and so does taking the last policy from one in which nothing runs.
+///
+/// A template is judged for every label its pods may carry, those included that the cluster writes:
+/// the ordinal of a StatefulSet's pod, the hash of a revision, the zone of a node. Where a value is
+/// certain to come, by scaling say, a policy that opens it is denied; where only a controller knows the
+/// value, the finding is a warning.
 ///
 /// ## What it does not see
 /// Policies of other systems (Cilium, Calico, AdminNetworkPolicy). Where one may touch the
@@ -239,6 +245,14 @@ impl Rule for MissingDefaultDeny {
                         out.push(Violation { namespace: namespace.clone(), subject, aspect, badness });
                     }
                 }
+                if by_default.is_none() && matches!(scope, Scope::Namespace(_) | Scope::Cluster) {
+                    out.extend(self.opened_revisions(&survey).map(|revision| Violation {
+                        namespace: namespace.clone(),
+                        subject: Subject::Workload(revision.id.clone()),
+                        aspect: aspect.clone(),
+                        badness: badness::UNCERTAIN,
+                    }));
+                }
             }
         }
     }
@@ -318,9 +332,11 @@ impl Cause {
         let is_certain = violation.badness != badness::UNCERTAIN;
         let opened = |set: &PolicySet| Self::Opened { by: survey.openers(set), is_certain };
         if let Subject::Workload(id) = &violation.subject {
-            let selecting = survey.selecting(survey.state.workloads.get(id)?);
-            if violation.badness != badness::SHELTERED && survey.opens(&selecting) > Truth::No {
-                return Some(opened(&selecting));
+            let workload = survey.state.workloads.get(id)?;
+            if violation.badness != badness::SHELTERED
+                && let Some(opening) = survey.opening(workload)
+            {
+                return Some(opened(&opening));
             }
         }
         Some(match survey.by_default() {
@@ -380,16 +396,41 @@ impl MissingDefaultDeny {
         })
     }
 
-    /// How badly off one workload is, in a namespace whose default is this bad.
+    /// How badly off the worst pods of a workload are, in a namespace whose default is this bad.
     fn workload_badness(&self, survey: &Survey<'_, '_>, workload: &Workload, by_default: Option<u8>) -> Option<u8> {
-        let selecting = survey.selecting(workload);
+        let Some(pods) = survey.pods_of(workload) else {
+            let as_written = self.pod_badness(survey, &workload.labels, by_default);
+            return as_written.max(Some(badness::UNCERTAIN));
+        };
+        let of_one = |pod: &Variant| {
+            let badness = self.pod_badness(survey, &pod.labels, by_default)?;
+            Some(if pod.is_certain { badness } else { badness.min(badness::UNCERTAIN) })
+        };
+        pods.iter().filter_map(of_one).max()
+    }
+
+    fn pod_badness(&self, survey: &Survey<'_, '_>, labels: &Labels, by_default: Option<u8>) -> Option<u8> {
+        let selecting = survey.selecting(labels);
         if selecting.is_empty() {
             return Some(badness::NOT_ISOLATED);
         }
-        if self.is_unrestricted(&workload.labels) {
+        if self.is_unrestricted(labels) {
             return None;
         }
         given_back(survey.opens(&selecting)).max(by_default.map(|bad| bad.min(badness::SHELTERED)))
+    }
+
+    /// The revisions a Deployment keeps that are opened though its own pods are not. They may run again,
+    /// by a rollback, which is judged, or by being scaled, which is not.
+    fn opened_revisions<'a>(&self, survey: &Survey<'a, '_>) -> impl Iterator<Item = &'a Workload> {
+        let kept = survey.state.kept_revisions().filter(|(revision, deployment)| {
+            let labels = &revision.labels;
+            !revision.host_network
+                && labels.without(POD_TEMPLATE_HASH) != deployment.labels.without(POD_TEMPLATE_HASH)
+                && !self.is_unrestricted(labels)
+                && survey.opens(&survey.selecting(labels)) > Truth::No
+        });
+        kept.map(|(revision, _)| revision.as_ref())
     }
 
     fn is_unrestricted(&self, pod: &Labels) -> bool {
@@ -622,7 +663,8 @@ fn message(group: &Group<'_>, moment: &Moment<'_>) -> String {
         let together = if names.len() == 1 { "" } else { " together" };
         if !is_certain {
             return format!(
-                "in namespace `{namespace}`, {by}{together} may give all {ways} back to {whose}: it depends on what enforces the policies"
+                "in namespace `{namespace}`, {by}{together} may give all {ways} back to {whose}: {}",
+                doubt(group)
             );
         }
         if open.is_empty() && !sheltered.is_empty() && !group.is_about_default() {
@@ -633,8 +675,15 @@ fn message(group: &Group<'_>, moment: &Moment<'_>) -> String {
         return format!("in namespace `{namespace}`, {by}{together} give{s} all {ways} back to {whose}");
     }
     if !is_certain {
+        let keys = generated_keys(group.state.policies.iter().map(AsRef::as_ref));
+        if group.is_about_default() || keys.is_empty() {
+            return format!(
+                "namespace `{namespace}` may have no default-deny for {ways}: its selectors are too many to tell"
+            );
+        }
         return format!(
-            "namespace `{namespace}` may have no default-deny for {ways}: its selectors are too many to tell"
+            "in namespace `{namespace}`, {whose} may be open for {ways}: which pods are isolated depends on {}, which the cluster writes",
+            words::list(&keys)
         );
     }
     match moment.change {
@@ -662,6 +711,26 @@ fn message(group: &Group<'_>, moment: &Moment<'_>) -> String {
         ),
         Some(_) | None => format!("namespace `{namespace}` has no default-deny for {ways}, which leaves {whose} open"),
     }
+}
+
+/// Why it is not certain that policies give everything back.
+fn doubt(group: &Group<'_>) -> String {
+    let mut revisions = group.state.kept_revisions();
+    let is_one = |id: &WorkloadId| group.violations.iter().any(|it| it.subject == Subject::Workload(id.clone()));
+    if revisions.any(|(revision, _)| is_one(&revision.id)) {
+        return "to pods of an old revision, should one be scaled up again".to_owned();
+    }
+    match generated_keys(group.openers.iter().copied()).as_slice() {
+        [] => "it depends on what enforces the policies".to_owned(),
+        keys => format!("it depends on {}, which the cluster writes on pods", words::list(keys)),
+    }
+}
+
+/// The labels that the cluster writes on pods, among those by which policies select.
+fn generated_keys<'p>(policies: impl Iterator<Item = &'p NetworkPolicy>) -> Vec<String> {
+    let requirements = policies.flat_map(|policy| policy.pods.requirements());
+    let keys: BTreeSet<&Str> = requirements.map(|it| &it.key).filter(|key| is_generated(key)).collect();
+    keys.iter().map(|key| format!("`{key}`")).collect()
 }
 
 /// ``NetworkPolicy `a` ``, ``NetworkPolicies `a` and `b` ``.
@@ -706,6 +775,13 @@ fn evidence(group: &Group<'_>, moment: &Moment<'_>) -> Vec<String> {
             )
         })
         .collect();
+    let keys = generated_keys(openers.iter().copied());
+    if !keys.is_empty() {
+        lines.push(format!(
+            "the cluster itself writes {} on pods: what is scaled up carries it, and no review is asked",
+            words::list(&keys)
+        ));
+    }
     if state.policies.is_empty() {
         let has_lost_one = moment.change.is_some_and(|(_, before)| {
             before.cluster.namespace(group.namespace).is_some_and(|state| !state.policies.is_empty())

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use super::opening::{Admits, Work, might_open, open};
 use super::{badness, given_back};
 use crate::cluster::{NamespaceState, PolicySet};
-use crate::model::{Direction, NetworkPolicy, Selector, Str, Workload};
+use crate::model::{Direction, Labels, NetworkPolicy, Selector, Str, Workload};
 use crate::reach::Truth;
 use crate::rules::View;
 use crate::rules::cover::{covers_everything, nameless_pods};
+use crate::rules::variants::{Variant, Variants};
 
 /// How many questions of the largest size are answered of one namespace and direction.
 const QUESTIONS: usize = 8;
@@ -30,6 +31,7 @@ pub(super) struct Survey<'a, 'v> {
     isolating: PolicySet,
     contributions: OnceCell<Contributions>,
     by_default: OnceCell<ByDefault>,
+    variants: OnceCell<Variants<'a>>,
     opens: RefCell<BTreeMap<PolicySet, Truth>>,
     openers: RefCell<BTreeMap<PolicySet, Arc<[Str]>>>,
     work: Work,
@@ -78,15 +80,33 @@ impl<'a, 'v> Survey<'a, 'v> {
             isolating: state.policies.having(|policy| policy.isolates.contains(direction)),
             contributions: OnceCell::new(),
             by_default: OnceCell::new(),
+            variants: OnceCell::new(),
             opens: RefCell::default(),
             openers: RefCell::default(),
             work: Work::of_questions(QUESTIONS),
         }
     }
 
-    /// The policies that isolate a workload.
-    pub(super) fn selecting(&self, workload: &Workload) -> PolicySet {
-        self.state.policies.selecting(&workload.labels).both(&self.isolating)
+    /// The policies that isolate a pod with these labels.
+    pub(super) fn selecting(&self, labels: &Labels) -> PolicySet {
+        self.state.policies.selecting(labels).both(&self.isolating)
+    }
+
+    /// The pods of a workload, as far as the policies can tell them apart; nothing where they are of too
+    /// many kinds.
+    pub(super) fn pods_of(&self, workload: &Workload) -> Option<Vec<Variant>> {
+        let selectors = || self.policies(&self.isolating).map(|policy| &policy.pods);
+        self.variants.get_or_init(|| Variants::new(self.state, selectors())).of(workload)
+    }
+
+    /// The policies that give everything back to pods of a workload, or to some of them, or may.
+    pub(super) fn opening(&self, workload: &Workload) -> Option<PolicySet> {
+        let pods = self.pods_of(workload).unwrap_or_default();
+        let opened = pods.iter().map(|pod| (self.selecting(&pod.labels), pod.is_certain));
+        let opened = opened.map(|(set, is_certain)| (self.opens(&set), is_certain, set));
+        let (truth, _, set) =
+            opened.max_by_key(|(truth, is_certain, _)| (Truth::from(*is_certain).min(*truth), *truth))?;
+        (truth > Truth::No).then_some(set)
     }
 
     /// What holds for pods that no policy names.

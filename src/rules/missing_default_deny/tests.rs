@@ -481,3 +481,127 @@ fn it_is_told_as_an_engineer_needs_it() {
           port: 53
     "#);
 }
+
+// Labels that the cluster writes, and ReplicaSets without pods.
+
+fn opens(name: &str, selector: &str) -> String {
+    policy(&format!("shop/{name}"), &format!("podSelector: {selector}, policyTypes: [Ingress, Egress], {OPEN}"))
+}
+
+fn template(kind: &str, name: &str, labels: &str) -> String {
+    let spec = format!("replicas: 0, template: {{metadata: {{labels: {{{labels}}}}}}}");
+    object("apps/v1", kind, &format!("name: {name}, namespace: shop"), &spec)
+}
+
+fn set_of(owner: &str, name: &str, labels: &str) -> String {
+    let owner =
+        format!("ownerReferences: [{{apiVersion: apps/v1, kind: Deployment, name: {owner}, controller: true}}]");
+    template("ReplicaSet", name, labels).replace("namespace: shop", &format!("namespace: shop, {owner}"))
+}
+
+fn closed_with(workload: &str) -> Gate {
+    gate(&(namespace("shop", "") + &deny_all() + workload)).only("NP001")
+}
+
+#[test]
+fn a_namespace_editor_cannot_open_the_pods_a_stateful_set_is_scaled_to() {
+    let gate = closed_with(&template("StatefulSet", "db", "app: db"));
+    for selector in [
+        "{matchExpressions: [{key: apps.kubernetes.io/pod-index, operator: In, values: ['1', '2']}]}",
+        "{matchLabels: {statefulset.kubernetes.io/pod-name: db-7}}",
+        "{matchExpressions: [{key: controller-revision-hash, operator: Exists}]}",
+    ] {
+        gate.create(&opens("open", selector)).is(&["deny NP001"]).mentions("to `StatefulSet db`");
+    }
+    gate.create(&opens("open", "{matchLabels: {statefulset.kubernetes.io/pod-name: other-0}}")).nothing();
+    gate.create(&opens("open", "{matchLabels: {apps.kubernetes.io/pod-index: '01'}}")).nothing();
+}
+
+#[test]
+fn a_namespace_editor_cannot_open_a_revision_by_the_hash_it_has() {
+    let cluster =
+        template("Deployment", "web", "app: web") + &set_of("web", "web-1", "app: web, pod-template-hash: abc");
+    closed_with(&cluster).create(&opens("open", "{matchLabels: {pod-template-hash: abc}}")).is(&["deny NP001"]);
+}
+
+#[test]
+fn an_allow_all_for_a_hash_that_no_revision_has_yet_is_warned_about() {
+    let deployment = template("Deployment", "web", "app: web");
+    let open = opens("open", "{matchLabels: {pod-template-hash: abc}}");
+    let said = closed_with(&deployment).create(&open);
+    said.is(&["warn NP001"]).mentions("may give all ingress and egress back to `Deployment web`");
+    said.mentions("it depends on `pod-template-hash`, which the cluster writes on pods");
+    closed_with(&open).create(&deployment).is(&["warn NP001"]);
+}
+
+#[test]
+fn a_label_that_controllers_write_over_is_not_what_is_written() {
+    let written = template("StatefulSet", "db", "app: db, apps.kubernetes.io/pod-index: safe");
+    let open = opens("open", "{matchLabels: {apps.kubernetes.io/pod-index: '0'}}");
+    closed_with(&open).create(&written).is(&["deny NP001"]);
+    // In a bare pod it is a label like any other.
+    closed_with(&open).create(&pod("shop/p", "apps.kubernetes.io/pod-index: safe")).nothing();
+    closed_with(&open).create(&pod("shop/p", "apps.kubernetes.io/pod-index: '0'")).is(&["deny NP001"]);
+}
+
+#[test]
+fn an_allow_all_for_the_zone_of_a_node_is_warned_about() {
+    let open = opens("open", "{matchLabels: {topology.kubernetes.io/zone: a}}");
+    closed_with(&template("Deployment", "web", "app: web")).create(&open).is(&["warn NP001"]);
+}
+
+#[test]
+fn a_policy_that_isolates_by_a_hash_does_not_isolate_for_certain() {
+    let only_one =
+        policy("shop/one", "podSelector: {matchLabels: {pod-template-hash: abc}}, policyTypes: [Ingress, Egress]");
+    let gate = gate(&(namespace("shop", "") + &only_one)).only("NP001");
+    gate.create(&template("Deployment", "web", "app: web")).is(&["deny NP001"]);
+    let others = policy(
+        "shop/rest",
+        "podSelector: {matchExpressions: [{key: pod-template-hash, operator: NotIn, values: [abc]}]}, policyTypes: [Ingress, Egress]",
+    );
+    gate.with(&others).create(&template("Deployment", "web", "app: web")).nothing();
+}
+
+#[test]
+fn selectors_on_labels_the_cluster_writes_cost_little_however_many_values_they_name() {
+    let values: Vec<String> = (0..20_000).map(|n| format!("'{n}'")).collect();
+    let open = opens(
+        "open",
+        &format!(
+            "{{matchExpressions: [{{key: apps.kubernetes.io/pod-index, operator: In, values: [{}]}}]}}",
+            values.join(",")
+        ),
+    );
+    let sets: String = (0..200).map(|n| template("StatefulSet", &format!("db-{n}"), "app: db")).collect();
+    closed_with(&sets).create(&open).is(&["deny NP001"]);
+}
+
+#[test]
+fn an_empty_replica_set_counts_unless_its_deployment_is_there() {
+    let forged = template("ReplicaSet", "evil", "app: evil").replace(
+        "namespace: shop",
+        "namespace: shop, ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: anchor, controller: true}]",
+    );
+    closed_with(&forged).delete("NetworkPolicy shop/deny").is(&["deny NP001"]).mentions("opens `ConfigMap anchor`");
+    let bare = template("ReplicaSet", "evil", "app: evil");
+    closed_with(&bare).create(&opens("open", "{matchLabels: {app: evil}}")).is(&["deny NP001"]);
+    closed_with(&forged).create(&opens("open", "{matchLabels: {app: evil}}")).is(&["deny NP001"]);
+}
+
+#[test]
+fn old_revisions_of_a_deployment_double_no_finding() {
+    let cluster =
+        template("Deployment", "web", "app: web") + &set_of("web", "web-1", "app: web, pod-template-hash: abc");
+    let said = closed_with(&cluster).delete("NetworkPolicy shop/deny");
+    said.is(&["deny NP001"]).mentions("opens `Deployment web`");
+    closed_with(&cluster).create(&opens("open", "{matchLabels: {app: web}}")).is(&["deny NP001"]);
+}
+
+#[test]
+fn an_allow_all_for_an_old_revision_is_warned_about() {
+    let old = set_of("web", "web-1", "app: web, open: 'yes', pod-template-hash: abc");
+    let said = closed_with(&(template("Deployment", "web", "app: web") + &old))
+        .create(&opens("open", "{matchLabels: {open: 'yes'}}"));
+    said.is(&["warn NP001"]).mentions("to pods of an old revision, should one be scaled up again");
+}

@@ -100,6 +100,7 @@ fn workload(kind: &str, text: &str, owner: Option<Owner>) -> Object {
         nameservers: Vec::new(),
         ips: Vec::new(),
         is_finished: false,
+        is_idle: false,
         proxy: if marks.contains("istio-proxy") { NamedProxy::Beside } else { NamedProxy::None },
         is_partial: marks.contains("unreadable"),
     }))

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::{Answers, answers};
 use crate::mesh::Authority;
 use crate::model::{
-    Direction, Directions, FieldPath, Labels, Lifetime, MtlsMode, Object, ObjectRef, OnFailure, PeerAuthentication,
+    Change, Direction, Directions, FieldPath, Labels, Lifetime, MtlsMode, Object, ObjectRef, OnFailure, PeerAuthentication,
     PolicyRule, Port, PortSpec, Selector, Str, Workload,
 };
 use crate::netset::Protocol;
@@ -96,7 +96,16 @@ fn by_policies(workload: &Workload, port: u16, selector: Option<&Labels>, moment
         let policy = isolating.first()?;
         Some(ObjectRef { kind: "NetworkPolicy".into(), namespace: Some(namespace.clone()), name: policy.name.clone() })
     });
-    let help = "admit the port from everywhere, before or together with what isolates the pods: the API server has no labels, and its addresses change. Who calls is verified by TLS; where its addresses are known, `from` may name them".to_owned();
+    let order = match moment.change.map(|(change, _)| change) {
+        Some(Change::Create(Object::NetworkPolicy(policy))) => format!(
+            "apply the policy that admits this port before `{0}`, or write it above `{0}` in the same file, which `kubectl` applies from the top. If you have none, this is one: it admits the port from everywhere, for",
+            policy.name
+        ),
+        Some(_) | None => "admit the port from everywhere, for".to_owned(),
+    };
+    let help = format!(
+        "{order} the API server has no labels and its addresses change. TLS verifies who calls; where its addresses are known, `from` may name them"
+    );
     (object, vec![evidence], help, yaml::network_policy(&policy))
 }
 

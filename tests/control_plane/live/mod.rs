@@ -9,6 +9,7 @@ mod lifecycle;
 mod mesh;
 mod modes;
 mod waivers;
+mod workloads;
 
 use kube::api::{Api, DynamicObject, PostParams};
 use kube::core::Status;

@@ -313,6 +313,7 @@ fn workload(number: usize, pod: &Pod) -> Workload {
         ips: pod.ips.clone(),
         host_network: pod.host_network,
         is_finished: pod.is_finished,
+        is_idle: false,
         ports: pod.ports.iter().map(port).collect(),
         ..workload
     }
