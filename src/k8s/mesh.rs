@@ -55,6 +55,7 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
     let is_partial = !problems.is_empty();
     let Spec { selector, mtls, port_level_mtls } = spec;
     let mode = mode(mtls, || FieldPath::new("spec.mtls.mode"), &mut problems);
+    let has_selector = selector.is_some();
     let selector = labels(selector.and_then(|selector| selector.match_labels).as_ref());
     if selector.iter().any(|(key, value)| key.contains('*') || value.contains('*')) {
         let message = "Istio takes no `*` here: labels are matched exactly";
@@ -93,6 +94,7 @@ pub(super) fn lower_peer_authentication<'a>(source: impl Source<'a>, namespace: 
         created: metadata.created(),
         revision: metadata.labels().get("istio.io/rev").cloned(),
         lifetime: metadata.lifetime(),
+        has_empty_selector: has_selector && selector.is_empty(),
         selector,
         mode,
         ports,
@@ -130,6 +132,7 @@ pub(super) fn unreadable_peer_authentication<'a>(source: impl Source<'a>, namesp
         revision: None,
         lifetime: Lifetime::default(),
         selector: Labels::default(),
+        has_empty_selector: false,
         mode: MtlsMode::Unknown("unreadable".into()),
         ports: BTreeMap::new(),
         is_partial: true,

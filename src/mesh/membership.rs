@@ -209,16 +209,16 @@ impl Mesh<'_> {
             reason => reason,
         };
         match (proxy, reason) {
-            (_, reason @ Reason::Undecided(_)) => Membership::new(Unknown, reason),
-            (NamedProxy::None, reason @ Reason::NamespaceUnknown) => Membership::new(Unknown, reason),
-            (NamedProxy::None, reason) => Membership::new(Outside, reason),
+            (NamedProxy::None, reason @ Reason::NamespaceUnknown) | (_, reason @ Reason::Undecided(_)) => {
+                Membership::new(Unknown, reason)
+            }
             (NamedProxy::Alone, Reason::OptedOut(_)) if looks_like_gateway(workload) => {
                 Membership::new(Outside, Reason::Gateway)
             }
             // What declines the injector did not get its proxy from it. Of a pod that runs, the
             // label may have come later.
             (NamedProxy::Beside, Reason::OptedOut(_)) if runs(workload) => Membership::new(Unknown, Reason::NamedProxy),
-            (_, reason @ Reason::OptedOut(_)) => Membership::new(Outside, reason),
+            (NamedProxy::None, reason) | (_, reason @ Reason::OptedOut(_)) => Membership::new(Outside, reason),
             (_, _) if runs(workload) => Membership::new(Sidecar, Reason::Proxy),
             (_, _) => Membership::new(Unknown, Reason::NamedProxy),
         }

@@ -10,6 +10,7 @@
 //! Not here: what clients send (`DestinationRule`), `AuthorizationPolicy`, other meshes. Nor what the
 //! injector's own ConfigMap may say (`neverInjectSelector`, `alwaysInjectSelector`, `policy`).
 
+mod ambient;
 mod capture;
 mod idle;
 mod membership;
@@ -41,8 +42,9 @@ const DEFAULT_ROOT: &str = "istio-system";
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct MeshSettings {
-    /// The mesh's root namespace. Left out, it is read from the mesh's ConfigMap, and is
-    /// `istio-system` where there is none.
+    /// The mesh's root namespace. Left out, it is read from the mesh's ConfigMap in the namespace
+    /// that sidecars are injected from, and is `istio-system` where neither is known. A ConfigMap
+    /// in any other namespace counts for nothing.
     #[serde(deserialize_with = "written::optional_name")]
     #[schemars(with = "Option<String>")]
     pub root_namespace: Option<Str>,
@@ -104,6 +106,9 @@ pub struct Posture<'a> {
     pub effective: Effective<'a>,
 }
 
+/// Policies by namespace and by the revision that reads them.
+type InForce<'a> = BTreeMap<(Str, Option<Str>), Rc<Policies<'a>>>;
+
 /// The mesh as one cluster's objects make it up.
 pub struct Mesh<'a> {
     cluster: &'a Cluster,
@@ -112,7 +117,7 @@ pub struct Mesh<'a> {
     /// Of the control planes whose injectors are known. Tags are other names for these.
     revisions: BTreeSet<&'a Str>,
     /// Worked out once for each namespace that is asked about.
-    policies: RefCell<BTreeMap<(Str, Option<Str>), Rc<Policies<'a>>>>,
+    policies: RefCell<InForce<'a>>,
     /// The same of policies without effect.
     idle: RefCell<BTreeMap<Str, Rc<[Idle<'a>]>>>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Dataplane;
+use super::{Dataplane, ambient};
 use crate::cluster::Cluster;
 use crate::model::{Labels, MtlsMode, PeerAuthentication, Str};
 
@@ -76,13 +76,13 @@ impl<'a> Setting<'a> {
     /// Istio's own default.
     pub const DEFAULT: Self = Self { mode: Mode::Permissive, by: Authority::Nobody };
 
-    fn unknown(policy: &'a PeerAuthentication) -> Self {
+    pub(super) fn unknown(policy: &'a PeerAuthentication) -> Self {
         Self { mode: Mode::Unknown, by: Authority::Policy(policy) }
     }
 
     /// What a policy that writes this mode decides; nothing where it leaves the decision to the
     /// next wider scope.
-    fn written(mode: &MtlsMode, policy: &'a PeerAuthentication) -> Option<Self> {
+    pub(super) fn written(mode: &MtlsMode, policy: &'a PeerAuthentication) -> Option<Self> {
         let mode = match mode {
             MtlsMode::Unset => return None,
             MtlsMode::Disable => Mode::Disable,
@@ -94,7 +94,7 @@ impl<'a> Setting<'a> {
     }
 
     /// ztunnel speaks mutual TLS or lets plaintext through; it has no way to insist on plaintext.
-    fn in_ambient(self) -> Self {
+    pub(super) fn in_ambient(self) -> Self {
         match self.mode {
             Mode::Disable => Self { mode: Mode::Permissive, ..self },
             Mode::Strict | Mode::Permissive | Mode::Bypassed | Mode::Unknown => self,
@@ -172,6 +172,12 @@ pub struct Policies<'a> {
     /// Those of the namespace with a selector, oldest first. A workload gets the first that
     /// matches it, and only that one.
     pub of_workloads: Vec<&'a PeerAuthentication>,
+    /// Of the mesh's, those that may win in ambient.
+    pub(super) ambient_mesh: Vec<&'a PeerAuthentication>,
+    /// Of the namespace's without labels to select by, those that may win in ambient.
+    pub(super) ambient_namespace: Vec<&'a PeerAuthentication>,
+    /// Of these, those without any selector.
+    pub(super) ambient_bare: Vec<&'a PeerAuthentication>,
     /// One that could not be read in full or that may not count, here or mesh-wide: nothing under it
     /// can be judged.
     pub unreadable: Option<&'a PeerAuthentication>,
@@ -198,14 +204,26 @@ impl<'a> Policies<'a> {
         };
         let mesh_wide = oldest_without_selector(root);
         let mut unreadable = of(root).find(is_unclear);
+        let without_labels = |namespace: &str| of(namespace).filter(|policy| policy.selector.is_empty());
         if namespace == root {
-            return Self { mesh_wide, unreadable, ..Self::default() };
+            let ambient_mesh = ambient::first_of(without_labels(root));
+            return Self { mesh_wide, ambient_mesh, unreadable, ..Self::default() };
         }
+        let bare = |namespace: &str| without_labels(namespace).filter(|policy| !policy.has_empty_selector);
         unreadable = unreadable.or_else(|| of(namespace).find(is_unclear));
         let mut of_workloads: Vec<_> = of(namespace).filter(|policy| !policy.selector.is_empty()).collect();
         of_workloads.sort_by_cached_key(|policy| precedence(policy));
         let by_label = by_rarest_label(&of_workloads);
-        Self { mesh_wide, namespace_wide: oldest_without_selector(namespace), of_workloads, unreadable, by_label }
+        Self {
+            mesh_wide,
+            namespace_wide: oldest_without_selector(namespace),
+            of_workloads,
+            by_label,
+            ambient_mesh: ambient::first_of(bare(root)),
+            ambient_namespace: ambient::first_of(without_labels(namespace)),
+            ambient_bare: ambient::first_of(bare(namespace)),
+            unreadable,
+        }
     }
 
     /// The mode the namespace and the mesh set, before any workload's own policy; nothing where
@@ -221,8 +239,10 @@ impl<'a> Policies<'a> {
 
     /// What a workload without a policy of its own gets.
     pub fn inherited(&self, dataplane: Dataplane) -> Setting<'a> {
-        let inherited = self.namespace_mode().unwrap_or(Setting::DEFAULT);
-        if dataplane == Dataplane::Ambient { inherited.in_ambient() } else { inherited }
+        if dataplane == Dataplane::Ambient && self.unreadable.is_none() {
+            return ambient::effective(self, &Labels::default()).default;
+        }
+        self.namespace_mode().unwrap_or(Setting::DEFAULT)
     }
 
     /// The one policy of its own that a workload with these labels has.
@@ -240,23 +260,13 @@ impl<'a> Policies<'a> {
         if self.unreadable.is_some() {
             return nothing_else;
         }
+        if dataplane == Dataplane::Ambient {
+            return ambient::effective(self, labels);
+        }
         let Some(policy) = self.of_workload(labels) else { return nothing_else };
         let default = Setting::written(&policy.mode, policy).unwrap_or(inherited);
-        let ambient = dataplane == Dataplane::Ambient;
-        let ports = policy.ports.iter().map(|(port, mode)| {
-            let setting = Setting::written(mode, policy).unwrap_or(default);
-            // ztunnel is told of exceptions to an inherited STRICT only where one of them says
-            // PERMISSIVE (`convertedSelectorPeerAuthentications`): what DISABLE comes to then
-            // depends on its neighbours and the version.
-            let is_exception = setting.mode == Mode::Disable && policy.mode == MtlsMode::Unset;
-            let setting = match default.mode {
-                Mode::Strict if ambient && is_exception => Setting::unknown(policy),
-                _ if ambient => setting.in_ambient(),
-                _ => setting,
-            };
-            (*port, setting)
-        });
-        Effective { ports: ports.collect(), default: if ambient { default.in_ambient() } else { default } }
+        let ports = policy.ports.iter().map(|(port, mode)| (*port, Setting::written(mode, policy).unwrap_or(default)));
+        Effective { ports: ports.collect(), default }
     }
 }
 

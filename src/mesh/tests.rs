@@ -27,7 +27,7 @@ fn written(mode: &str) -> MtlsMode {
 }
 
 /// `namespace/name @age selector mode port:mode …`: `shop/a @1 app=cart STRICT 80:DISABLE`. A
-/// selector of `-` is none; an age of `-` is not stored yet.
+/// selector of `-` is none, one of `{}` has no labels; an age of `-` is not stored yet.
 fn policy(text: &str) -> PeerAuthentication {
     let mut words = text.split_whitespace();
     let (namespace, name) = words.next().unwrap().split_once('/').unwrap();
@@ -43,6 +43,7 @@ fn policy(text: &str) -> PeerAuthentication {
         created: age.parse().ok().map(|second| Timestamp::from_second(second).unwrap()),
         revision: None,
         lifetime: Lifetime::default(),
+        has_empty_selector: selector == "{}",
         selector: pairs.collect(),
         mode,
         ports: ports.collect(),
@@ -145,7 +146,22 @@ fn ambient_is_strict_or_not_and_knows_no_disable() {
         ("AM-08", &["root/a @0 app=cart STRICT"], "PERMISSIVE PERMISSIVE PERMISSIVE"),
         ("AM-09", &["shop/a @0 - PERMISSIVE", "shop/b @0 app=cart UNSET 9090:STRICT"], "PERMISSIVE PERMISSIVE STRICT"),
         ("AM-10", &["root/a @0 - PERMISSIVE", "shop/a @0 - UNSET", "shop/b @0 app=cart UNSET 9090:STRICT 8080:PERMISSIVE"], "PERMISSIVE PERMISSIVE STRICT"),
-        ("DISABLE under an inherited STRICT", &["shop/a @0 - STRICT", "shop/b @0 app=cart UNSET 9090:DISABLE"], "STRICT STRICT unknown"),
+        ("DISABLE under an inherited STRICT", &["shop/a @0 - STRICT", "shop/b @0 app=cart UNSET 9090:DISABLE"], "STRICT STRICT STRICT"),
+        ("DISABLE with PERMISSIVE beside it", &["shop/a @0 - STRICT", "shop/b @0 app=cart UNSET 9090:DISABLE 8080:PERMISSIVE"], "STRICT PERMISSIVE PERMISSIVE"),
+        ("an empty selector in the root", &["root/a @0 {} STRICT"], "PERMISSIVE PERMISSIVE PERMISSIVE"),
+        ("an empty selector elsewhere", &["shop/a @0 {} STRICT"], "STRICT STRICT STRICT"),
+        ("a STRICT port under the mesh alone", &["root/a @0 - STRICT", "shop/b @0 app=cart PERMISSIVE 8080:STRICT"], "PERMISSIVE PERMISSIVE PERMISSIVE"),
+        ("a STRICT port under the namespace", &["root/a @0 - STRICT", "shop/a @0 - PERMISSIVE", "shop/b @0 app=cart PERMISSIVE 8080:STRICT"], "PERMISSIVE STRICT PERMISSIVE"),
+        ("an exception under the mesh", &["root/a @0 - STRICT", "shop/b @0 app=cart UNSET 8080:PERMISSIVE"], "STRICT PERMISSIVE STRICT"),
+        ("an exception, and a namespace that leaves it open", &["root/a @0 - STRICT", "shop/a @0 - UNSET", "shop/b @0 app=cart UNSET 8080:PERMISSIVE"], "PERMISSIVE PERMISSIVE PERMISSIVE"),
+        ("an exception under an empty selector", &["shop/a @0 {} STRICT", "shop/b @0 app=cart UNSET 8080:PERMISSIVE"], "PERMISSIVE PERMISSIVE PERMISSIVE"),
+        ("an exception and a STRICT port there", &["shop/a @0 {} STRICT", "shop/b @0 app=cart UNSET 8080:PERMISSIVE 9090:STRICT"], "PERMISSIVE PERMISSIVE STRICT"),
+        ("a mesh that reaches past an empty selector", &["root/a @0 - STRICT", "shop/a @0 {} DISABLE", "shop/b @0 app=cart UNSET 8080:DISABLE 9090:STRICT"], "STRICT PERMISSIVE STRICT"),
+        ("two of one second", &["shop/a @0 - STRICT", "shop/b @0 - PERMISSIVE"], "PERMISSIVE PERMISSIVE PERMISSIVE"),
+        ("two of one second that say the same", &["shop/a @0 - STRICT", "shop/b @0 - STRICT"], "STRICT STRICT STRICT"),
+        ("two of a workload and one second", &["shop/a @0 app=cart STRICT 8080:PERMISSIVE", "shop/b @0 tier=web STRICT 9090:PERMISSIVE"], "STRICT PERMISSIVE PERMISSIVE"),
+        ("a mode of another version", &["root/a @0 - STRICT", "shop/a @0 - MUTUAL"], "unknown unknown unknown"),
+        ("a port's mode of another version", &["shop/a @0 app=cart STRICT 8080:MUTUAL"], "STRICT unknown STRICT"),
         ("DISABLE under DISABLE", &["shop/b @0 app=cart DISABLE 9090:STRICT"], "PERMISSIVE PERMISSIVE STRICT"),
     ];
     for (id, policies, expected) in table {
@@ -287,9 +303,13 @@ fn the_root_namespace_is_where_an_injector_runs_and_no_tenant_moves_it() {
     }
 }
 
+/// Revisions and their tags.
+type Injectors = &'static [(&'static str, Option<&'static str>)];
+
 #[test]
 fn a_policy_counts_for_the_revision_its_label_names() {
-    let mode = |namespace_labels: &str, revisions: &[(&str, Option<&str>)], label: &str| {
+    const I: &str = "istio-injection=enabled";
+    let mode = |namespace_labels: &str, revisions: Injectors, label: &str| {
         let mut strict = policy("shop/default @0 - STRICT");
         strict.revision = Some(label.into());
         let injectors = revisions.iter().map(|(revision, tag)| {
@@ -300,11 +320,10 @@ fn a_policy_counts_for_the_revision_its_label_names() {
         let cluster = Cluster::of(injectors.chain([namespace("shop", namespace_labels), strict]));
         Mesh::new(&cluster, &MeshSettings::default()).posture(&workload("")).effective.default.mode
     };
-    const I: &str = "istio-injection=enabled";
-    let one: &[_] = &[("default", None)];
-    let two: &[_] = &[("default", None), ("canary", None), ("canary", Some("prod"))];
+    let one: Injectors = &[("default", None)];
+    let two: Injectors = &[("default", None), ("canary", None), ("canary", Some("prod"))];
     #[rustfmt::skip]
-    let table: &[(&str, &[(&str, Option<&str>)], &str, Mode)] = &[
+    let table: &[(&str, Injectors, &str, Mode)] = &[
         (I, one, "default", Mode::Strict),
         (I, one, "gone", Mode::Permissive),
         (I, two, "default", Mode::Strict),
@@ -640,6 +659,7 @@ fn any_policy() -> impl Strategy<Value = PeerAuthentication> {
             created: age.map(|second| Timestamp::from_second(second).unwrap()),
             revision: None,
             lifetime: Lifetime::default(),
+            has_empty_selector: false,
             selector,
             mode,
             ports,

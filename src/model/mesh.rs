@@ -51,6 +51,9 @@ pub struct PeerAuthentication {
     pub lifetime: Lifetime,
     /// `spec.selector.matchLabels`. Empty: not about single workloads but about its namespace.
     pub selector: Labels,
+    /// Whether a selector is written that has no labels. To sidecars it is as if there were none, in
+    /// ambient it is not.
+    pub has_empty_selector: bool,
     /// `spec.mtls.mode`; [`MtlsMode::Unset`] where none is written.
     pub mode: MtlsMode,
     /// `spec.portLevelMtls` by *workload* port.

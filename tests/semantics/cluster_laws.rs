@@ -32,6 +32,7 @@ fn any_object() -> impl Strategy<Value = Object> {
                 created: None,
                 revision: None,
                 lifetime: Lifetime::default(),
+                has_empty_selector: false,
                 selector: Labels::from([("version", version.as_str())]),
                 mode: MtlsMode::Strict,
                 ports: BTreeMap::new(),

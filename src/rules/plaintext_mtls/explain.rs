@@ -113,10 +113,7 @@ fn doubt_in_words(setting: Option<Setting<'_>>, membership: &Membership, root: &
                 )
             }
             None if policy.is_partial => format!("{name} could not be read in full, so it may be about anything here"),
-            None => format!(
-                "{name} says DISABLE on a port under an inherited STRICT, which ambient mode does not support: what \
-                 comes of it differs between versions"
-            ),
+            None => format!("{name} is one of many of the same second, of which ambient takes any"),
         };
     }
     match (&root.source, membership.dataplane) {

@@ -29,8 +29,13 @@ use crate::model::{Change, Namespace, Object, Str, Workload};
 /// Joining the mesh in PERMISSIVE mode is never refused: that is how one begins.
 ///
 /// It also names policies that say STRICT and have no effect: one that an older one overrides, one
-/// with a selector in the root namespace, one that selects nothing, and one in a namespace that is
-/// not the root although it looks like it.
+/// with a selector in the root namespace, one that selects nothing, one for a revision of the
+/// control plane that is not installed, and one in a namespace that is not the root although it
+/// looks like it.
+///
+/// A workload counts as one with a sidecar where an installed injector takes it. A container that is
+/// only named `istio-proxy` does not make it one. The root namespace is what the mesh's ConfigMap
+/// says where the injector runs; a ConfigMap in any other namespace counts for nothing.
 ///
 /// ## Why is this bad?
 /// A port that accepts plaintext accepts anyone who can reach it. There is no encryption, and no

@@ -64,6 +64,7 @@ fn policy(text: &str) -> Object {
         created,
         revision: None,
         lifetime: Lifetime::default(),
+        has_empty_selector: false,
         selector,
         mode: own,
         ports: ports.collect(),
@@ -1122,6 +1123,30 @@ fn ambient_says_that_it_has_no_disable() {
 }
 
 #[test]
+fn what_ambient_makes_of_a_policy_is_what_is_judged() {
+    let exception = "shop/cart 9 app=cart UNSET 8080:PERMISSIVE";
+    let cluster = |more: &str| {
+        let ambient = namespace("shop istio.io/dataplane-mode=ambient");
+        vec![ambient, deployment("shop/cart app=cart"), policy("istio-system/default 90 - STRICT"), policy(more)]
+    };
+    // A policy that says nothing at all takes the exception's parent away: all ports are open.
+    let findings = gate().judge(&cluster(exception), &create(policy("shop/default - - UNSET")));
+    assert!(denied(&findings).message.contains("`Deployment cart`"), "{:#?}", told(&findings));
+    // An empty selector is none to sidecars and voids the mesh's policy in ambient.
+    let mesh_wide = policy("istio-system/default 90 - STRICT");
+    let emptied = match policy("istio-system/default 90 - STRICT") {
+        Object::PeerAuthentication(it) => {
+            Object::PeerAuthentication(Arc::new(PeerAuthentication { has_empty_selector: true, ..(*it).clone() }))
+        }
+        other => other,
+    };
+    let findings = gate().judge(&cluster("news/default 9 - STRICT"), &update(mesh_wide.clone(), emptied.clone()));
+    denied(&findings);
+    let sidecars = [meshed("shop"), deployment("shop/cart app=cart"), mesh_wide.clone()];
+    silent(&gate().judge(&sidecars, &update(mesh_wide, emptied)));
+}
+
+#[test]
 fn a_change_in_one_namespace_looks_at_no_other() {
     let cluster = Cluster::of(shop(&[]));
     let environment = Environment::default();
@@ -1153,6 +1178,7 @@ fn any_policy() -> impl Strategy<Value = PeerAuthentication> {
             created: Some(at(age)),
             revision: None,
             lifetime: Lifetime::default(),
+            has_empty_selector: false,
             selector: labels(selector),
             mode,
             ports,

@@ -140,6 +140,7 @@ fn by_mesh(workload: &Workload, port: u16, selector: Option<&Labels>, moment: &M
         created: None,
         revision: None,
         lifetime: Lifetime::default(),
+        has_empty_selector: false,
         selector: selector.unwrap_or(&workload.labels).clone(),
         mode: MtlsMode::Unset,
         ports: BTreeMap::new(),
