@@ -212,7 +212,7 @@ fn ratchet(problems: Vec<Problem>, old: &[Problem]) -> (Vec<Problem>, Vec<Proble
     })
 }
 
-/// A policy as if nobody had deleted it.
+/// A policy as if its deletion had not begun.
 fn staying(mut object: Object) -> Object {
     match &mut object {
         Object::NetworkPolicy(policy) if policy.lifetime.is_ending => {

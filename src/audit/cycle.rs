@@ -161,7 +161,7 @@ impl Auditor {
         };
         // What was listed last may be a moment from being known.
         sleep(QUIET).await;
-        // What went before this term nobody saw go.
+        // What went before this term is compared by its reports.
         (self.seen, self.gone) = (Arc::clone(&self.cluster.borrow()), Vec::new());
         while is_held(&self.is_held) {
             if !is_whole() {

@@ -54,8 +54,8 @@ pub(super) async fn renew(
 /// How long the workloads of all namespaces may take: an API server that answers takes milliseconds.
 const TIME_FOR_WORKLOADS: Duration = Duration::from_secs(1);
 
-/// How many workloads are asked for at a time, and how many of one kind are read at most. Of their
-/// metadata somebody may have made the largest the API server stores, and that is all in memory.
+/// How many workloads are asked for at a time, and how many of one kind are read at most. Their
+/// metadata may be as large as the API server stores, and a page of it is in memory.
 const PAGE: u32 = 100;
 const MOST_WORKLOADS: usize = 1000;
 
