@@ -69,7 +69,7 @@ bench-memory: ## the most memory that the worst bodies make the server hold
 bench-cluster: control-plane ## what the gate adds to a create through a real API server
 	$(CARGO) bench --locked --bench api_server
 
-fuzz: ## arbitrary bytes and reviews built of them, for a bounded time
+fuzz: ## arbitrary bytes, reviews and sequences of requests, for a bounded time
 	tests/fuzz/run
 
 certs-dev: certs-dev/tls.crt ## certificates for experiments on this machine
