@@ -72,7 +72,7 @@ bench-cluster: control-plane ## what the gate adds to a create through a real AP
 siege: ## 12,000 connections from one address, and what they cost everybody else
 	$(CARGO) test --locked --release --test server -- --ignored --nocapture siege
 
-fuzz: ## arbitrary bytes and reviews built of them, for a bounded time
+fuzz: ## arbitrary bytes, reviews and sequences of requests, for a bounded time
 	tests/fuzz/run
 
 certs-dev: certs-dev/tls.crt ## certificates for experiments on this machine

@@ -1,4 +1,5 @@
-//! What the README says of rules, metrics and the demonstration is what they say themselves.
+//! What the README says of rules, metrics and the demonstration is what they say themselves, and what
+//! the threat model names is there.
 //!
 //! Each generated block stands between two comments; `make update` writes them anew.
 
@@ -102,4 +103,42 @@ fn the_review_that_make_run_tells_of_is_denied_over_the_example_cluster() {
     let said = String::from_utf8_lossy(&answer.stdout);
     assert_eq!(answer.status.code(), Some(1), "{said}");
     assert!(said.contains("NP001 missing-default-deny"), "{said}");
+}
+
+/// The texts between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Every file of the tests and sources, as one text.
+fn sources() -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut folders, mut all) = (vec![root.join("tests"), root.join("src")], String::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => folders.push(path),
+                Some(extension) if extension == "rs" => all.push_str(&std::fs::read_to_string(path).unwrap()),
+                Some(_) | None => {}
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_threat_model_names_tests_and_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    assert!(readme.contains("(docs/threat-model.md)"), "the README does not lead there");
+    let model = std::fs::read_to_string(root.join("docs/threat-model.md")).unwrap();
+    let tests: Vec<&str> = quoted(&model).filter(|it| it.matches('_').count() > 2).collect();
+    assert!(tests.len() > 20, "{tests:?}");
+    let sources = sources();
+    let missing: Vec<_> = tests.iter().filter(|it| !sources.contains(&format!("fn {it}("))).collect();
+    assert!(missing.is_empty(), "there are no such tests: {missing:#?}");
+    let files = quoted(&model).filter(|it| it.ends_with(".rs") || it.ends_with('/'));
+    let absent: Vec<_> = files.filter(|it| !root.join(it).exists()).collect();
+    assert!(absent.is_empty(), "there are no such files: {absent:?}");
 }

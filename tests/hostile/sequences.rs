@@ -1,4 +1,4 @@
-//! Random reviews in random clusters, the same ones each time. `PROPTEST_CASES` asks for more,
+//! Random sequences of an editor's requests, the same ones each time. `PROPTEST_CASES` asks for more,
 //! `PROPTEST_RNG_SEED` for others.
 
 use std::sync::LazyLock;
@@ -8,6 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
+use crate::editor::{BYTES_A_REQUEST, drive};
 use crate::grammar;
 
 fn cases(cases: u32) -> ProptestConfig {
@@ -23,8 +24,18 @@ fn cases(cases: u32) -> ProptestConfig {
 
 static RULES: LazyLock<RuleSet> = LazyLock::new(grammar::restricted);
 
+fn sequence() -> impl Strategy<Value = Vec<u8>> {
+    vec(any::<[u8; BYTES_A_REQUEST]>(), 1..16).prop_map(|requests| requests.concat())
+}
+
 proptest! {
     #![proptest_config(cases(500))]
+
+    #[test]
+    fn a_namespace_editor_opens_no_workload_that_the_gate_says_nothing_of(bytes in sequence()) {
+        let driven = drive("profile: restricted", &bytes);
+        prop_assert!(driven.is_ok(), "{}", driven.unwrap_err());
+    }
 
     #[test]
     fn a_review_of_any_shape_has_one_answer_in_any_cluster(bytes in vec(any::<u8>(), 0..600)) {
