@@ -6,8 +6,8 @@ use std::fmt::Write as _;
 use super::{Answers, answers};
 use crate::mesh::Authority;
 use crate::model::{
-    Change, Direction, Directions, FieldPath, Labels, Lifetime, MtlsMode, Object, ObjectRef, OnFailure, PeerAuthentication,
-    PolicyRule, Port, PortSpec, Selector, Str, Workload,
+    Change, Direction, Directions, FieldPath, Labels, Lifetime, MtlsMode, Object, ObjectRef, OnFailure,
+    PeerAuthentication, PolicyRule, Port, PortSpec, Selector, Str, Workload,
 };
 use crate::netset::Protocol;
 use crate::rules::yaml::{self, FreeNames, scalar};

@@ -152,11 +152,6 @@ impl Gate {
         self.folder.write("config.yaml", config);
     }
 
-    /// All it has logged.
-    pub(crate) fn log(&self) -> String {
-        self.process.output()
-    }
-
     /// The log's lines with this message.
     pub(crate) fn logged(&self, message: &str) -> Vec<serde_json::Value> {
         logged(&self.process.output(), message).collect()
