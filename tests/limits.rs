@@ -249,8 +249,8 @@ fn policies_that_each_select_nearly_every_workload_are_joined_once_for_those_ali
                 }),
             )
         };
-        let workloads = (0..600).map(|n| deployment(&format!("app-{n}"), &json!({"app": format!("app-{n}")})));
-        let cluster = cluster((0..600).map(nearly_all).chain(workloads).chain([default_deny()]));
+        let workloads = (0..250).map(|n| deployment(&format!("app-{n}"), &json!({"app": format!("app-{n}")})));
+        let cluster = cluster((0..250).map(nearly_all).chain(workloads).chain([default_deny()]));
         judged(&cluster, &Change::Delete(lowered(&default_deny())));
         judged(&cluster, &Change::Delete(lowered(&nearly_all(7))));
     });
