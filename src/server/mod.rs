@@ -289,8 +289,8 @@ impl Server {
             Some(allowed) => Some(clients::FromFile::read(allowed.clone()).await.map_err(Error::Certificate)?),
             None => None,
         };
-        let (webhook, webhook_address) = listen(options.webhook).await?;
-        let (operations, operations_address) = listen(options.operations).await?;
+        let (webhook, webhook_address) = listen(options.webhook)?;
+        let (operations, operations_address) = listen(options.operations)?;
         let addresses = Addresses { webhook: webhook_address, operations: operations_address };
         Ok(Self { webhook, operations, addresses, files, clients, options })
     }
@@ -389,7 +389,7 @@ async fn end(mut listener: tokio::task::JoinHandle<()>, phase: &watch::Sender<Ph
 /// fewer, those of an API server are dropped in a crowd, and come again a second later.
 const BACKLOG: u32 = 4096;
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Listen { address, source };
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
     socket.set_reuseaddr(true).map_err(failed)?;

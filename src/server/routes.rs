@@ -129,10 +129,8 @@ async fn validate(State(gate): State<Arc<Gate>>, Extension(client): Extension<Cl
     // Only what is there takes up a place: a client that sends slowly holds none.
     let Ok(place) = gate.reviews.take(client.caller, 1, &Arc::new(Lasting)) else { return overload() };
     let is_large = body.len() > LARGE;
-    let large_place = match is_large.then(|| gate.large.take(client.caller, 1, &Arc::new(Lasting))).transpose() {
-        Ok(place) => place,
-        Err(_) => return overload(),
-    };
+    let large_place = is_large.then(|| gate.large.take(client.caller, 1, &Arc::new(Lasting)));
+    let Ok(large_place) = large_place.transpose() else { return overload() };
     let _judging = client.pulse.judge();
 
     let received = Instant::now();

@@ -232,16 +232,16 @@ async fn reviews_of_one_address_leave_room_for_those_of_others() {
     })
     .await;
     let mut hostile = Vec::new();
-    for _ in 0..2 {
+    for namespace in ["a", "b"] {
         let mut client = Client::over(server.tls_from(HOSTILE, "http/1.1").await).await;
-        hostile.push(tokio::spawn(async move { client.review("hostile").await }));
+        hostile.push(tokio::spawn(async move { client.review_in(namespace, "hostile").await }));
         held.begun().await;
     }
     let mut third = Client::over(server.tls_from(HOSTILE, "http/1.1").await).await;
     assert_eq!(third.review("third").await.unwrap().status, StatusCode::TOO_MANY_REQUESTS);
     server.until_metric(r#"portcullis_rejected_total{reason="peer_overload"} 1"#).await;
     let mut api_server = server.https().await;
-    let judged = tokio::spawn(async move { api_server.review("u").await });
+    let judged = tokio::spawn(async move { api_server.review_in("shop", "u").await });
     held.begun().await;
     held.release();
     assert_eq!(judged.await.unwrap().unwrap().status, StatusCode::OK);
@@ -259,19 +259,19 @@ async fn places_are_kept_for_the_addresses_of_api_servers() {
     .await;
     let mut waiting = Vec::new();
     let mut refused = 0;
-    for address in [2, 2, 3, 4] {
+    for (address, namespace) in [(2, "a"), (2, "b"), (3, "c"), (4, "d")] {
         let mut client = Client::over(server.tls_from([127, 0, 0, address], "http/1.1").await).await;
         if refused == 0 && waiting.len() == 3 {
             assert_eq!(client.review("refused").await.unwrap().status, StatusCode::TOO_MANY_REQUESTS);
             refused += 1;
             continue;
         }
-        waiting.push(tokio::spawn(async move { client.review("hostile").await }));
+        waiting.push(tokio::spawn(async move { client.review_in(namespace, "hostile").await }));
         held.begun().await;
     }
     assert_eq!((waiting.len(), refused), (3, 1));
     let mut api_server = server.https().await;
-    let judged = tokio::spawn(async move { api_server.review("u").await });
+    let judged = tokio::spawn(async move { api_server.review_in("shop", "u").await });
     held.begun().await;
     held.release();
     assert_eq!(judged.await.unwrap().unwrap().status, StatusCode::OK);

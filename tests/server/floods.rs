@@ -144,12 +144,13 @@ async fn one_connection_has_a_quarter_of_the_places_in_streams() {
     // The server's settings are known after the first answer.
     let first = tokio::spawn(client.review("first"));
     held.begun().await;
-    let waiting: Vec<_> = (0..8).map(|_| tokio::spawn(client.review("u"))).collect();
+    let waiting: Vec<_> =
+        (0..8).map(|number| tokio::spawn(client.send(review_in(&format!("n{number}"), "u")))).collect();
     for _ in 0..3 {
         held.begun().await;
     }
     let mut another = server.https().await;
-    let another = tokio::spawn(async move { another.review("another").await });
+    let another = tokio::spawn(async move { another.review_in("another", "u").await });
     held.begun().await;
     assert!(server.metrics().contains("portcullis_inflight 5"), "{}", server.metrics());
     held.release();

@@ -370,6 +370,10 @@ impl Client {
         self.send(Request::post("/validate?timeout=10s"), review(uid)).await
     }
 
+    async fn review_in(&mut self, namespace: &str, uid: &str) -> Result<Received, String> {
+        self.send(Request::post("/validate?timeout=10s"), review_in(namespace, uid)).await
+    }
+
     /// Waits for the server to close the connection.
     async fn closed(self) {
         timeout(LONG, self.connection).await.expect("the connection is closed").unwrap();
@@ -384,8 +388,12 @@ struct H2 {
 
 impl H2 {
     fn review(&self, uid: &str) -> impl Future<Output = Result<Received, hyper::Error>> + use<> {
+        self.send(review(uid))
+    }
+
+    fn send(&self, body: String) -> impl Future<Output = Result<Received, hyper::Error>> + use<> {
         let mut sender = self.sender.clone();
-        let request = Request::post("https://localhost/validate").body(Full::new(review(uid).into())).unwrap();
+        let request = Request::post("https://localhost/validate").body(Full::new(body.into())).unwrap();
         async move {
             sender.ready().await?;
             Received::of(sender.send_request(request).await?).await
