@@ -107,6 +107,7 @@ fn message(head: &Head<'_>, why: Unjudged, action: Action) -> String {
 
 /// Code and reason of a denial (`metav1.Status`), and after how many seconds a client may try again
 /// by itself.
+#[derive(Clone, Copy)]
 struct Status {
     code: u16,
     reason: &'static str,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::room::{Full, Guest};
+use super::room::{Guest, NoRoom};
 use super::workers::Workers;
 use super::{Origin, Reviewer};
 use crate::admission::{Answer, Doubt, Sight};
@@ -56,7 +56,7 @@ impl Judge {
         self: &Arc<Self>,
         review: Review,
         places: impl Send + 'static,
-    ) -> JoinHandle<Result<Answer, Full>> {
+    ) -> JoinHandle<Result<Answer, NoRoom>> {
         let judge = Arc::clone(self);
         tokio::spawn(async move {
             let answer = judge.judge(review).await;
@@ -65,7 +65,7 @@ impl Judge {
         })
     }
 
-    async fn judge(&self, review: Review) -> Result<Answer, Full> {
+    async fn judge(&self, review: Review) -> Result<Answer, NoRoom> {
         let cluster = Arc::clone(&self.cluster.borrow());
         let answer = self.once(&review, Arc::clone(&cluster), self.doubts(&review.rules)).await?;
         match &self.origin {
@@ -85,7 +85,7 @@ impl Judge {
         origin: &dyn Origin,
         cluster: Arc<Cluster>,
         first: Answer,
-    ) -> Result<Answer, Full> {
+    ) -> Result<Answer, NoRoom> {
         let time = review.deadline.saturating_duration_since(Instant::now()).mul_f64(TIME_TO_CONFIRM);
         let was_allowed = first.record.allowed;
         let mut reading = first.record.to_confirm.clone();
@@ -120,7 +120,7 @@ impl Judge {
     }
 
     /// Judges once, when it is its turn, on a worker while there is one to spare.
-    async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubts: Vec<Doubt>) -> Result<Answer, Full> {
+    async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubts: Vec<Doubt>) -> Result<Answer, NoRoom> {
         let turn = review.guest.turn(review.deadline).await?;
         let (reviewer, rules) = (Arc::clone(&self.reviewer), Arc::clone(&review.rules));
         let (body, stop) = (Bytes::clone(&review.body), review.stop.clone());

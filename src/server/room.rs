@@ -70,7 +70,7 @@ struct Pool {
 
 /// Why there is no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Full {
+pub(super) enum NoRoom {
     /// The namespace has its share, and takes all of it.
     Namespace,
     /// The memory is taken.
@@ -89,8 +89,8 @@ pub(super) struct Guest {
 /// A turn to judge, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
-    _large: Option<OwnedSemaphorePermit>,
-    _turn: OwnedSemaphorePermit,
+    _among_large: Option<OwnedSemaphorePermit>,
+    _among_all: OwnedSemaphorePermit,
     _memory: OwnedSemaphorePermit,
 }
 
@@ -106,20 +106,18 @@ impl Room {
     }
 
     /// Lets a review in, unless its namespace has all of its share inside.
-    pub(super) fn enter(self: &Arc<Self>, namespace: &str, body: &[u8]) -> Result<Guest, Full> {
+    pub(super) fn enter(self: &Arc<Self>, namespace: &str, body: &[u8]) -> Result<Guest, NoRoom> {
         let name = namespace.get(..LONGEST_NAME).unwrap_or(namespace);
         let mut shares = self.shares();
-        let share = match shares.get_mut(name) {
-            Some(share) => share,
-            None => {
-                if shares.len() >= MOST_REMEMBERED {
-                    shares.retain(|_, share| share.inside > 0);
-                }
-                shares.entry(name.into()).or_insert_with(Share::new)
-            }
-        };
+        if shares.len() >= MOST_REMEMBERED {
+            shares.retain(|_, share| share.inside > 0);
+        }
+        if !shares.contains_key(name) {
+            shares.insert(name.into(), Share::new());
+        }
+        let Some(share) = shares.get_mut(name) else { return Err(NoRoom::Namespace) };
         if share.inside >= self.inside {
-            return Err(Full::Namespace);
+            return Err(NoRoom::Namespace);
         }
         share.inside += 1;
         let share = share.clone();
@@ -139,17 +137,17 @@ impl Share {
 
 impl Guest {
     /// Waits for a turn to judge, for half of the time until `deadline`: the other half is to judge in.
-    pub(super) async fn turn(&self, deadline: Instant) -> Result<Turn, Full> {
+    pub(super) async fn turn(&self, deadline: Instant) -> Result<Turn, NoRoom> {
         let until = deadline - deadline.saturating_duration_since(Instant::now()) / 2;
         let is_large = self.memory > LARGE;
         let (pool, large) = if is_large {
-            (&self.room.large, Some(take(&self.share.large_turn, 1, until).await.ok_or(Full::Namespace)?))
+            (&self.room.large, Some(take(&self.share.large_turn, 1, until).await.ok_or(NoRoom::Namespace)?))
         } else {
             (&self.room.small, None)
         };
-        let turn = take(&self.share.turns, 1, until).await.ok_or(Full::Namespace)?;
-        let memory = take(&pool.free, pool.units(self.memory), until).await.ok_or(Full::Memory)?;
-        Ok(Turn { _large: large, _turn: turn, _memory: memory })
+        let turn = take(&self.share.turns, 1, until).await.ok_or(NoRoom::Namespace)?;
+        let memory = take(&pool.free, pool.units(self.memory), until).await.ok_or(NoRoom::Memory)?;
+        Ok(Turn { _among_large: large, _among_all: turn, _memory: memory })
     }
 }
 
@@ -206,7 +204,7 @@ mod tests {
         vec![b'a'; bytes]
     }
 
-    async fn turn(guest: &Guest, time: Duration) -> Result<Turn, Full> {
+    async fn turn(guest: &Guest, time: Duration) -> Result<Turn, NoRoom> {
         guest.turn(Instant::now() + time).await
     }
 
@@ -223,12 +221,12 @@ mod tests {
     async fn a_namespace_that_takes_all_of_its_share_leaves_that_of_others() {
         let room = room(1 << 30);
         let guests: Vec<_> = (0..32).map(|_| room.enter("greedy", b"").unwrap()).collect();
-        assert_eq!(room.enter("greedy", b"").err(), Some(Full::Namespace));
+        assert_eq!(room.enter("greedy", b"").err(), Some(NoRoom::Namespace));
         let mut turns = Vec::new();
         for guest in &guests[..AT_ONCE] {
             turns.push(turn(guest, LONG).await.unwrap());
         }
-        assert_eq!(turn(&guests[AT_ONCE], SHORT).await.unwrap_err(), Full::Namespace);
+        assert_eq!(turn(&guests[AT_ONCE], SHORT).await.unwrap_err(), NoRoom::Namespace);
         let other = room.enter("modest", b"").unwrap();
         assert!(turn(&other, LONG).await.is_ok());
         drop(guests);
@@ -252,8 +250,8 @@ mod tests {
         let room = room(8 << 20);
         let [first, second, same] = ["a", "b", "a"].map(|namespace| room.enter(namespace, &body(2 << 20)).unwrap());
         let held = turn(&first, LONG).await.unwrap();
-        assert_eq!(turn(&second, SHORT).await.unwrap_err(), Full::Memory);
-        assert_eq!(turn(&same, SHORT).await.unwrap_err(), Full::Namespace, "one large one of a namespace at a time");
+        assert_eq!(turn(&second, SHORT).await.unwrap_err(), NoRoom::Memory);
+        assert_eq!(turn(&same, SHORT).await.unwrap_err(), NoRoom::Namespace, "one large one of a namespace at a time");
         let small = room.enter("a", &body(1024)).unwrap();
         assert!(turn(&small, LONG).await.is_ok());
         drop(held);

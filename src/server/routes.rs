@@ -24,7 +24,7 @@ use super::body::{Received, receive};
 use super::judge::{Judge, Review};
 use super::listener::Client;
 use super::places::{self, Caller, Lasting, Places, Share};
-use super::room::{Full, Room};
+use super::room::{NoRoom, Room};
 use crate::admission::{self, Answer, Head, Record, Unjudged};
 use crate::model::Stop;
 use crate::rules::{Action, RuleSet};
@@ -150,8 +150,8 @@ async fn validate(State(gate): State<Arc<Gate>>, Extension(client): Extension<Cl
         Ok(Ok(Ok(answer))) => (answer, true),
         Ok(Ok(Err(full))) => {
             gate.metrics.rejected(match full {
-                Full::Namespace => Rejection::Namespace,
-                Full::Memory => Rejection::Memory,
+                NoRoom::Namespace => Rejection::Namespace,
+                NoRoom::Memory => Rejection::Memory,
             });
             (not_judged(&gate, &rules, &body, Unjudged::Crowded), false)
         }

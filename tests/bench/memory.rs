@@ -1,7 +1,8 @@
 //! What bodies become: the most memory that the server holds under the worst load it takes.
 //!
 //! For each kind of body a server of its own is started, as it is shipped, and asked by many clients
-//! at once, each in a namespace of its own, with two objects of the largest size an API server takes.
+//! at once, each in a namespace of its own, with two objects: of the largest size an API server takes,
+//! and of the largest that the server still judges.
 //! What is printed is the most that was ever resident, and the program fails where that is more than
 //! the chart's limit.
 //!
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis::config::Settings;
+use portcullis::k8s::{self, Problem, TypeName};
 use portcullis::server::{CertificateSource, Options, Server};
 use portcullis::telemetry::Telemetry;
 use rustls::pki_types::pem::PemObject as _;
@@ -175,30 +177,53 @@ fn measure(options: &[&str]) -> Result {
     let option = |name: &str| options.iter().position(|option| *option == name).and_then(|at| options.get(at + 1));
     let clients: usize = option("--clients").map_or(Ok(32), |number| number.parse())?;
     let folder = certificates()?;
-    println!("{clients} clients, each with a review of two objects of {} KiB; the limit is {LIMIT} MiB", OBJECT / 1024);
-    println!("{:<26}{:>10}{:>10}{:>9}{:>9}{:>9}", "", "idle MiB", "peak MiB", "judged", "refused", "seconds");
+    println!("{clients} clients, each with a review of two objects; the limit is {LIMIT} MiB");
+    println!(
+        "{:<26}{:>10}{:>10}{:>10}{:>9}{:>9}{:>9}",
+        "", "KiB each", "idle MiB", "peak MiB", "judged", "refused", "seconds"
+    );
     let mut worst: f64 = 0.0;
     for (name, [group, kind], object) in BODIES {
         if option("--only").is_some_and(|only| !name.contains(only)) {
             continue;
         }
-        let server = Process::start(&folder)?;
-        let idle = server.memory("VmHWM:")?;
-        let begun = Instant::now();
-        let object = object(OBJECT);
-        let (judged, refused) = ask(&folder, &server.address, clients, |namespace| {
-            let object = object.replacen("NS", namespace, 1);
-            format!(
-                r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"u","kind":{{"group":"{group}","version":"v1","kind":"{kind}"}},"name":"large","namespace":"{namespace}","operation":"UPDATE","userInfo":{{"username":"a"}},"object":{object},"oldObject":{object}}}}}"#
-            )
-        })?;
-        let (peak, seconds) = (server.memory("VmHWM:")?, begun.elapsed().as_secs_f64());
-        println!("{name:<26}{idle:>10.0}{peak:>10.0}{judged:>9}{refused:>9}{seconds:>9.1}");
-        worst = worst.max(peak);
+        let (largest, judged_size) = (object(OBJECT), largest_judged(group, kind, *object));
+        let mut sizes = vec![largest];
+        sizes.extend((judged_size < OBJECT).then(|| object(judged_size)));
+        for object in sizes {
+            let server = Process::start(&folder)?;
+            let idle = server.memory("VmHWM:")?;
+            let begun = Instant::now();
+            let (judged, refused) = ask(&folder, &server.address, clients, |namespace| {
+                let object = object.replacen("NS", namespace, 1);
+                format!(
+                    r#"{{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":{{"uid":"u","kind":{{"group":"{group}","version":"v1","kind":"{kind}"}},"name":"large","namespace":"{namespace}","operation":"UPDATE","userInfo":{{"username":"a"}},"object":{object},"oldObject":{object}}}}}"#
+                )
+            })?;
+            let (peak, seconds) = (server.memory("VmHWM:")?, begun.elapsed().as_secs_f64());
+            let size = object.len() / 1024;
+            println!("{name:<26}{size:>10}{idle:>10.0}{peak:>10.0}{judged:>9}{refused:>9}{seconds:>9.1}");
+            worst = worst.max(peak);
+        }
     }
     std::fs::remove_dir_all(folder)?;
     println!("the worst: {worst:.0} MiB");
     if worst >= LIMIT { Err("the server held more than the chart's limit".into()) } else { Ok(()) }
+}
+
+/// The size of the largest object that is read in full.
+fn largest_judged(group: &str, kind: &str, object: fn(usize) -> String) -> usize {
+    let name = TypeName { group, kind };
+    let is_judged = |size: usize| !k8s::lower_json(name, &object(size), "").problems.iter().any(Problem::is_too_large);
+    let (mut judged, mut refused) = (0, OBJECT);
+    if is_judged(refused) {
+        return OBJECT;
+    }
+    while refused - judged > 1024 {
+        let middle = usize::midpoint(judged, refused);
+        if is_judged(middle) { judged = middle } else { refused = middle }
+    }
+    judged
 }
 
 /// Two reviews from each of so many clients at once; how many answers came of judging, and how many said
