@@ -51,13 +51,13 @@ pub(super) fn stood(
     }
     let operator = request.service_account_namespace()?;
     let state = cluster.namespace(namespace);
-    let owned = state.into_iter().flat_map(|state| state.workloads.iter()).filter(|other| {
+    let kin = state.into_iter().flat_map(|state| state.workloads.iter()).filter(|other| {
         let is_kin = other.owner.as_ref() == Some(owner) || owner.workload() == Some(&other.id);
         is_kin && other.id.kind == workload.id.kind && other.id != workload.id
     });
     let shared =
         |other: &Workload| other.labels.iter().filter(|label| workload.labels.iter().any(|it| it == *label)).count();
-    if let Some(alike) = owned.max_by_key(|other| shared(other)) {
+    if let Some(alike) = kin.max_by_key(|other| shared(other)) {
         return Some(in_place_of(workload, alike));
     }
     let counts = operator != namespace.as_str() || profile == Profile::Baseline;

@@ -86,14 +86,14 @@ impl NamespaceState {
         self.object.as_ref().is_some_and(|namespace| namespace.is_terminating)
     }
 
-    /// Pods and templates that have or will have traffic: those not finished. The empty ReplicaSets a
+    /// Pods and templates that have or will have traffic: those not finished. The empty `ReplicaSets` a
     /// Deployment keeps to roll back to are not among them, for it speaks for them; those that only
     /// claim to be a Deployment's are.
     pub fn live_workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.iter().filter(|workload| !workload.is_finished && self.rolled_from(workload).is_none())
     }
 
-    /// The empty ReplicaSets that a Deployment keeps to roll back to, each with its Deployment.
+    /// The empty `ReplicaSets` that a Deployment keeps to roll back to, each with its Deployment.
     pub fn kept_revisions(&self) -> impl Iterator<Item = (&Arc<Workload>, &Arc<Workload>)> {
         self.workloads.iter().filter_map(|workload| Some((workload, self.rolled_from(workload)?)))
     }
