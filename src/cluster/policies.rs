@@ -343,7 +343,9 @@ mod tests {
     fn sets_of_policies_combine_as_sets_do() {
         let of = |places: &[usize]| {
             let mut set = PolicySet::with_room_for(130);
-            places.iter().for_each(|place| set.insert(*place));
+            for place in places {
+                set.insert(*place);
+            }
             set
         };
         let (a, b) = (of(&[0, 63, 64, 129]), of(&[63, 128, 129]));

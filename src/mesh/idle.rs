@@ -62,7 +62,10 @@ impl<'a> Mesh<'a> {
     }
 
     fn cause(&self, policy: &'a PeerAuthentication, work: &Cell<usize>) -> Option<Cause<'a>> {
-        let spend = |steps: usize| Some(work.set(work.get().checked_sub(steps)?));
+        let spend = |steps: usize| {
+            work.set(work.get().checked_sub(steps)?);
+            Some(())
+        };
         let policies = self.policies(&policy.namespace);
         let revision = policy.revision.as_ref().filter(|_| self.counts(policy, None) == Counts::No);
         let in_root = policy.namespace == self.root.namespace;

@@ -24,7 +24,7 @@ fn covers(selectors: &[&Selector], mut work: usize) -> Option<bool> {
     // What has no demand left comes first.
     match clauses.first() {
         None => return Some(false),
-        Some(first) if first.is_empty() => return Some(true),
+        Some([]) => return Some(true),
         Some(_) => {}
     }
     // Of selectors that look at different keys none fills the gaps of the others: a pod may be in the

@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn what_a_body_becomes_counts_and_not_its_length() {
-        let empty_rules = format!("[{}]", ["{}"; 10_000].join(","));
+        let empty_rules = format!("[{}]", vec!["{}"; 10_000].join(","));
         assert!(memory(empty_rules.as_bytes()) > 10_000 * ITEM);
         assert_eq!(memory(&body(30_000)), 60_000);
         // What is not read takes nothing.

@@ -253,7 +253,7 @@ fn ask(folder: &Path, address: &str, clients: usize, review: impl Fn(&str) -> St
                     // A server that turns a body away may close before all of it is sent.
                     let _ = stream.write_all(body.as_bytes()).await;
                     let mut answer = Vec::new();
-                    let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+                    let _ = tokio::time::timeout(Duration::from_mins(1), stream.read_to_end(&mut answer)).await;
                     answers.push(String::from_utf8_lossy(&answer).into_owned());
                 }
                 Result::Ok(answers)

@@ -699,7 +699,7 @@ fn ineffective(violation: &Violation, moment: &Moment<'_>) -> Option<Finding> {
         evidence: vec![described(policy)],
         help,
         fix,
-        ..Finding::new(Some(violation.namespace.clone()), reference(policy), path, idle_in_words(&idle))
+        ..Finding::new(Some(violation.namespace.clone()), reference(policy), path, idle_in_words(idle))
     })
 }
 

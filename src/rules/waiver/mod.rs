@@ -305,8 +305,8 @@ impl WaiverSettings {
             return None;
         }
         let Standing::Holds(ends) = self.standing(waiver, view.now) else { return None };
-        let waived = Waived { ends, by: by(), owner: owner.clone(), reason: reason.clone(), until: expires.clone() };
-        Some((waived, subjects.clone()))
+        let terms = Waived { ends, by: by(), owner: owner.clone(), reason: reason.clone(), until: expires.clone() };
+        Some((terms, subjects.clone()))
     }
 }
 

@@ -348,7 +348,7 @@ impl WrittenBlock<'_> {
             many => format!(" less {} networks", many.len()),
         };
         let count = match space::translated(addresses).count(Family::V4) {
-            n if n == 0.0 => format!("{} addresses", words::addresses(addresses.count(family))),
+            0.0 => format!("{} addresses", words::addresses(addresses.count(family))),
             n => format!(
                 "it stands for {} IPv4 addresses, to which packets are translated or carried",
                 words::addresses(n)

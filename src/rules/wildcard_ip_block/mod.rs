@@ -226,7 +226,7 @@ impl Rule for WildcardIpBlock {
         let mut blocks: BTreeMap<(&Str, Direction), Blocks> = BTreeMap::new();
         // What is about the same policies has the same ceiling.
         let mut known: BTreeMap<(&Str, &Aspect, PolicySet), Action> = BTreeMap::new();
-        let mut ceiling = |violation| {
+        let ceiling = |violation| {
             moment.view.check_stop();
             let Violation { namespace, aspect, .. }: &Violation = violation;
             let Some(state) = cluster.namespace(namespace) else { return Action::Warn };
@@ -247,7 +247,7 @@ impl Rule for WildcardIpBlock {
                 _ => Action::Deny,
             })
         };
-        violations.iter().map(|violation| ceiling(violation)).collect()
+        violations.iter().map(ceiling).collect()
     }
 
     /// What is too wide is there.
@@ -514,21 +514,17 @@ impl WildcardIpBlock {
         {
             return true;
         }
-        match violation.aspect {
-            Aspect::WideBlock(_, family) => {
-                let parts = |policies: &[&NetworkPolicy]| -> Vec<Part> {
-                    policies.iter().flat_map(|policy| self.grown_parts(policy, direction)).collect()
-                };
-                let is_wide = |addresses: &IpSet| self.excess(&self.too_many(addresses), family).is_some();
-                growth::grows(&parts(&before), &parts(&after), family, is_wide)
-            }
-            _ => {
-                let ports = |policies: &[&NetworkPolicy]| {
-                    Ports::union_of(policies.iter().map(|it| self.ports_for_everyone(it, direction)).collect())
-                };
-                !ports(&before).is_superset(&ports(&after))
-            }
+        if let Aspect::WideBlock(_, family) = violation.aspect {
+            let parts = |policies: &[&NetworkPolicy]| -> Vec<Part> {
+                policies.iter().flat_map(|policy| self.grown_parts(policy, direction)).collect()
+            };
+            let is_wide = |addresses: &IpSet| self.excess(&self.too_many(addresses), family).is_some();
+            return growth::grows(&parts(&before), &parts(&after), family, is_wide);
         }
+        let ports = |policies: &[&NetworkPolicy]| {
+            Ports::union_of(policies.iter().map(|it| self.ports_for_everyone(it, direction)).collect())
+        };
+        !ports(&before).is_superset(&ports(&after))
     }
 
     /// What a policy's rules admit, each for itself.
