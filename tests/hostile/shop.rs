@@ -190,6 +190,17 @@ subjects:
         .await;
     }
 
+    /// Asserts that the gate denies what an editor asks, and is never silent about it: where a machine is
+    /// too busy for the fresh read that a denial takes, it is a warning that says so.
+    pub(crate) async fn denies(&self, command: &str, input: &str, code: &str) {
+        eventually(format!("{command} is denied"), async || {
+            let said = self.editor(&format!("{command} --dry-run=server"), input).await;
+            assert!(said.stderr.contains(&format!("[{code} ")), "{code} should have something to say: {said:?}");
+            (!said.succeeded).then_some(())
+        })
+        .await;
+    }
+
     pub(crate) fn named(&self, text: &str) -> String {
         text.replace("$ns", &self.name)
     }

@@ -20,13 +20,13 @@ async fn a_namespace_editor_cannot_have_the_garbage_collector_delete_a_policy() 
     let merge = format!(r#"{{"metadata":{{"ownerReferences":[{NOWHERE}]}}}}"#);
     let json = format!(r#"[{{"op":"add","path":"/metadata/ownerReferences","value":[{NOWHERE}]}}]"#);
     for patch in [format!("--type=merge --patch={merge}"), format!("--type=json --patch={json}")] {
-        denied(&shop.editor(&format!("patch networkpolicy default-deny --namespace=$ns {patch}"), "").await, "NP001");
+        shop.denies(&format!("patch networkpolicy default-deny --namespace=$ns {patch}"), "", "NP001").await;
     }
     let owned = format!("metadata: {{name: default-deny, ownerReferences: [{NOWHERE}], ");
     let applied = CLOSED.replace("metadata: {name: default-deny, ", &owned);
     let applied = applied.split("---").next().unwrap();
-    denied(&shop.editor("apply -f -", applied).await, "NP001");
-    denied(&shop.editor("apply --server-side --force-conflicts -f -", applied).await, "NP001");
+    shop.denies("apply -f -", applied, "NP001").await;
+    shop.denies("apply --server-side --force-conflicts -f -", applied, "NP001").await;
     // As long as the collector takes to notice, and more.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(policies(&shop).await.contains("default-deny"));
