@@ -1,6 +1,6 @@
 //! What the gate must not stop: those who do their work.
 
-use crate::shop::{CART, CLOSED, Profile, Shop, done};
+use crate::shop::{CART, CLOSED, Profile, Shop, done, registration};
 use crate::support::eventually;
 
 /// A pod of an operator whose kind the gate does not know.
@@ -71,4 +71,24 @@ async fn an_application_can_be_uninstalled_with_its_policies_first_in_two_runs()
     }
     let left = shop.admin("get networkpolicies,deployments --namespace=$ns --output=name", "").await;
     assert_eq!(left.stdout, "", "{left:?}");
+}
+
+#[tokio::test]
+async fn while_the_gate_is_away_controllers_pods_start_all_the_same() {
+    let shop = Shop::standing(Profile::Restricted, "away", "", CLOSED).await;
+    // Nothing listens there.
+    let away = crate::support::own_address();
+    let mut absent = registration(shop.plane, "absent", &["--url", &format!("https://{away}:9/validate")]);
+    for entry in absent["webhooks"].as_array_mut().unwrap() {
+        entry["namespaceSelector"]["matchLabels"] = serde_json::json!({ "gate": "absent" });
+    }
+    // Before the registration is there, for the label itself would be asked about.
+    done(&shop.admin("label namespace $ns gate=absent --overwrite", "").await);
+    shop.plane.apply(&absent.to_string()).await;
+    eventually("a bare pod is refused", async || {
+        let said = shop.editor("run bare --image=example.com/bare --namespace=$ns --dry-run=server", "").await;
+        said.stderr.contains("failed calling webhook").then_some(())
+    })
+    .await;
+    done(&shop.operator("create -f -", KAFKA).await);
 }

@@ -1,9 +1,11 @@
 //! A namespace of its own for each test, on one API server, with an editor in it and one gate for
 //! all: in force, and closed when it fails.
 
+use std::process::Command;
+
 use tokio::sync::OnceCell;
 
-use crate::support::{ControlPlane, Gate, Knows, Kubectl, Registration, Setup, Through, eventually};
+use crate::support::{BINARY, ControlPlane, Gate, Knows, Kubectl, Registration, Setup, Through, eventually};
 
 /// What judges a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,4 +258,13 @@ pub(crate) fn told(said: &Kubectl) {
 #[track_caller]
 pub(crate) fn done(said: &Kubectl) {
     assert!(said.succeeded, "this should be let through: {said:?}");
+}
+
+/// A registration with these arguments of `portcullis webhook`, of a gate that is not there.
+pub(crate) fn registration(plane: &ControlPlane, name: &str, arguments: &[&str]) -> serde_json::Value {
+    let mut command = Command::new(BINARY);
+    command.args(["webhook", "--output", "json", "--name", name, "--ca-file"]).arg(plane.authority()).args(arguments);
+    let printed = command.output().unwrap();
+    assert!(printed.status.success(), "{printed:?}");
+    serde_json::from_slice(&printed.stdout).unwrap()
 }

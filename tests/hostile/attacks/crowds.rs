@@ -1,10 +1,12 @@
 //! Too much of something: of one object, of objects, of connections.
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::shop::{CART, CLOSED, Shop};
@@ -120,4 +122,31 @@ async fn a_namespace_editor_cannot_make_a_deletion_too_slow_to_be_denied() {
     answered(&shop.admin("label namespace $ns gate=slow", "").await);
     shop.denies("delete networkpolicy default-deny --namespace=$ns", "", "NP001").await;
     is_alive(&shop).await;
+}
+
+/// A connection that comes from the address of a pod, which is not the API server's.
+async fn hostile(to: SocketAddr) -> Option<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::new(Ipv4Addr::new(127, 0, 0, 2).into(), 0)).unwrap();
+    tokio::time::timeout(crate::support::LONG, socket.connect(to)).await.ok()?.ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_cannot_shut_out_the_api_server_or_the_kubelet_with_silent_connections() {
+    let shop = Shop::alone("silent", &[CLOSED, CART].join("\n---\n")).await;
+    let mut held = Vec::new();
+    for to in [shop.gate.webhook, shop.gate.operations] {
+        for _ in 0..2100 {
+            // One that is refused is one less.
+            held.extend(hostile(to).await);
+        }
+    }
+    assert!(held.len() > 2000, "only {} connections could be opened", held.len());
+    for _ in 0..5 {
+        let said = shop.editor("create --dry-run=server -f -", &CART.replace("name: cart", "name: other")).await;
+        assert!(said.succeeded, "{said:?}");
+        let ready = shop.gate.get("/readyz").await.map(|(status, _)| status);
+        assert_eq!(ready, Some(200), "a probe fails");
+    }
+    drop(held);
 }
