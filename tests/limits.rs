@@ -45,6 +45,7 @@ fn lowered(object: &Value) -> Object {
     lower_value(object, "").object.unwrap()
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "a fixture reads best with its value written in place")]
 fn policy(name: &str, spec: Value) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1",
@@ -238,7 +239,7 @@ fn policies_that_open_a_pod_only_together_are_found_once() {
 fn policies_that_each_select_nearly_every_workload_are_joined_once_for_those_alike() {
     on_a_small_stack(|| {
         let nearly_all = |n: usize| {
-            let (half, port) = (if n % 2 == 0 { "0.0.0.0/2" } else { "64.0.0.0/2" }, 1 + n);
+            let (half, port) = (if n.is_multiple_of(2) { "0.0.0.0/2" } else { "64.0.0.0/2" }, 1 + n);
             policy(
                 &format!("not-{n}"),
                 json!({
@@ -297,7 +298,7 @@ fn text_nested_as_deep_as_it_is_long_is_an_error_and_not_a_crash() {
         let yaml = "[".repeat(DEEP);
         let manifests = Manifests::of(Source::new("deep.yaml", &yaml), "default");
         assert!(!manifests.faults.is_empty());
-        let indented: String = (0..2000).map(|n| format!("{}a:\n", " ".repeat(n))).collect();
+        let indented = (0..2000).map(|n| " ".repeat(n) + "a:").collect::<Vec<_>>().join("\n");
         let _ = Manifests::of(Source::new("deep.yaml", &indented), "default").cluster();
         let spec = format!(r#"{{"metadata":{{"name":"deep"}},"spec":{}{}}}"#, "[".repeat(DEEP), "]".repeat(DEEP));
         let name = k8s::TypeName { group: "networking.k8s.io", kind: "NetworkPolicy" };
