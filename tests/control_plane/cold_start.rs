@@ -152,12 +152,12 @@ async fn a_cluster_starts_and_heals_while_the_gate_that_fails_closed_is_away() {
         )
     };
     let owner = "ownerReferences: [{apiVersion: example.com/v1, kind: Database, name: db, uid: 3e1f0d5c-0000-4000-8000-000000000000, controller: true}]";
-    let owned = pod(&format!("name: db-0, {owner}"));
-    let made = apply_in(&plane, "shop", &owned, &[operator]).await;
+    let first = pod(&format!("name: db-0, {owner}"));
+    let made = apply_in(&plane, "shop", &first, &[operator]).await;
     assert!(made.succeeded, "{made:?}");
     runs(&plane, "label pod db-0 --namespace shop role=primary --as=system:serviceaccount:ops:operator").await;
-    let claimed = pod(&format!("name: db-1, {owner}"));
-    for (documents, further) in [(&claimed, &[][..]), (&pod("name: bare"), &[operator])] {
+    let second = pod(&format!("name: db-1, {owner}"));
+    for (documents, further) in [(&second, &[][..]), (&pod("name: bare"), &[operator])] {
         let refused = apply_in(&plane, "shop", documents, further).await;
         assert!(refused.stderr.contains("failed calling webhook \"gate.portcullis.dev\""), "{refused:?}");
     }

@@ -77,7 +77,7 @@ impl Besieged {
                 5 | 6 => {
                     let Ok(mut stream) = shake_hands(self.roots(), stream, "http/1.1").await else { continue };
                     let body = "content-length: 5000000\r\n\r\n{";
-                    let rest = if number % 2 == 0 { body } else { "x: " };
+                    let rest = if number.is_multiple_of(2) { body } else { "x: " };
                     let head = format!("POST /validate?timeout=30s HTTP/1.1\r\nhost: localhost\r\n{rest}");
                     let _ = stream.write_all(head.as_bytes()).await;
                     until_closed(&mut stream).await;
@@ -93,7 +93,7 @@ impl Besieged {
         loop {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let Ok(mut stream) = try_connect_from(HOSTILE, self.operations).await else { continue };
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 let _ = stream.write_all(b"GET /metrics HTTP/1.1\r\nhost").await;
             }
             until_closed(&mut stream).await;
@@ -238,11 +238,11 @@ fn besiege(size: Size) -> (Duration, Duration) {
         let none = format!("portcullis_rejected_total{{reason=\"{reason}\"}} 0");
         assert!(metrics.contains(&none), "others than the hostile address were turned away: {metrics}");
     }
-    let (count, probed) = (reviews.len(), probes.len());
-    assert!(count > 100 && probed > 10, "{count} reviews, {probed} probes");
+    let counts = (reviews.len(), probes.len());
+    assert!(counts.0 > 100 && counts.1 > 10, "reviews and probes: {counts:?}");
     let slowest = reviews.iter().max().copied().unwrap_or_default();
     let (reviews, probes) = (p99(reviews), p99(probes));
-    println!("{count} reviews, p99 {reviews:?}, slowest {slowest:?}; {probed} probes, p99 {probes:?}");
+    println!("{} reviews, p99 {reviews:?}, slowest {slowest:?}; {} probes, p99 {probes:?}", counts.0, counts.1);
     (reviews, probes)
 }
 
