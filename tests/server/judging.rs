@@ -177,3 +177,34 @@ async fn a_review_that_waits_for_its_turn_has_half_of_its_time_left_to_be_judged
     assert_eq!(crowded.len(), 1, "{answers:?}");
     assert!(crowded[0].0 < Duration::from_millis(700), "{answers:?}");
 }
+
+#[test]
+fn a_policy_of_thousands_of_keys_ends_no_process() {
+    let expressions: Vec<_> =
+        (0..4096).map(|key| json!({ "key": format!("k{key}"), "operator": "NotIn", "values": ["v"] })).collect();
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let review = json!({
+        "kind": "AdmissionReview",
+        "apiVersion": "admission.k8s.io/v1",
+        "request": {
+            "uid": "u", "operation": "CREATE", "name": "keys", "namespace": "shop",
+            "kind": { "group": "networking.k8s.io", "version": "v1", "kind": "NetworkPolicy" },
+            "userInfo": { "username": "alice" },
+            "object": {
+                "metadata": { "name": "keys", "namespace": "shop", "managedFields": "NESTED" },
+                "spec": { "podSelector": { "matchExpressions": expressions }, "ingress": [{}] },
+            },
+        },
+    })
+    .to_string()
+    .replace("\"NESTED\"", &nested);
+    let runtime = portcullis::server::runtime().unwrap();
+    runtime.block_on(async {
+        let server = start(|options| options.reviewer = Arc::new(portcullis::admission::review)).await;
+        server.rules.send_replace(Arc::new(portcullis::config::Settings::default().rule_set()));
+        let answer = server.https().await.send(Request::post("/validate?timeout=10s"), review).await.unwrap();
+        assert_eq!(answer.json()["response"]["uid"], "u");
+        let next = server.https().await.review("next").await.unwrap();
+        assert_eq!(next.status, StatusCode::BAD_REQUEST, "it lives, and what names no kind is not a review");
+    });
+}
