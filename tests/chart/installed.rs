@@ -170,7 +170,7 @@ async fn a_release_proves_itself_guards_and_is_upgraded_under_load_with_the_righ
     assert!(warned.succeeded && warned.stderr.contains("Warning: [NP001 missing-default-deny]"), "{warned:?}");
 
     // Somebody takes the guard out; the upgrade below puts it back.
-    let patch = r#"[{"op":"remove","path":"/webhooks/1"}]"#;
+    let patch = r#"[{"op":"remove","path":"/webhooks/2"}]"#;
     let words = ["patch", "validatingwebhookconfiguration", "portcullis", "--type=json", "-p", patch];
     assert!(release.plane.kubectl(words, "").await.succeeded);
     let gate = &release.gates[0];
@@ -184,7 +184,7 @@ async fn a_release_proves_itself_guards_and_is_upgraded_under_load_with_the_righ
     release.upgrade(&["--set", "mode=enforce"]).await;
     let registered = webhook(&release.plane).await.unwrap()["webhooks"].clone();
     assert_eq!(
-        (&registered[0]["failurePolicy"], &registered[1]["name"]),
+        (&registered[0]["failurePolicy"], &registered[2]["name"]),
         (&json!("Fail"), &json!("guard.portcullis.dev"))
     );
     release.replace(None).await;

@@ -147,13 +147,16 @@ fn a_value_that_is_left_empty_is_the_charts_default() {
 
 #[test]
 fn the_gates_own_namespace_passes_the_restricted_profile_wherever_names_are_resolved() {
+    // Where the API server is only the installation knows; left out, any address is admitted on its ports.
+    let api_server = r#"networkPolicy.apiServer=[{"ipBlock": {"cidr": "10.96.0.1/32"}}]"#;
     let elsewhere = json!({ "services": [{ "namespace": "dns", "name": "resolver" }] });
     let address = json!({ "addresses": ["169.254.20.10", "fd00::10"] });
     let both = json!({ "services": [{ "namespace": "dns", "name": "resolver" }], "addresses": ["169.254.20.10"] });
     let short = json!({ "addresses": ["::10"] });
     for dns in [json!({}), elsewhere, address, both, short] {
-        let objects = rendered(&["--set-json", &format!("config.dns={dns}")]).unwrap();
-        let of_gate = |it: &&Value| matches!(it["kind"].as_str().unwrap(), "Deployment" | "Service" | "NetworkPolicy");
+        let objects = rendered(&["--set-json", &format!("config.dns={dns}"), "--set-json", api_server]).unwrap();
+        let read = ["Deployment", "NetworkPolicy", "Service", "ValidatingWebhookConfiguration"];
+        let of_gate = |it: &&Value| read.contains(&it["kind"].as_str().unwrap());
         let mut manifests = vec![
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "portcullis" } }),
             // Its pods answer where no other cluster DNS does.
