@@ -110,7 +110,7 @@ pub fn review(rules: &RuleSet, sight: Sight<'_>, body: &[u8], now: Timestamp) ->
     for finding in &mut findings {
         finding.action = finding.action.min(ceiling);
     }
-    sight.temper(&mut findings);
+    sight.temper(&mut findings, rules.on_timeout);
     // What a probe finds is not there to be found again.
     let mut namespaces = if is_probe { Vec::new() } else { sight.to_confirm(&findings, &request.namespace) };
     let namespace = request.namespace.as_ref();

@@ -29,6 +29,8 @@ pub enum Doubt {
     Unread(Vec<Kind>),
     /// What a denial finds absent could not be looked for again: why.
     Unconfirmed(String),
+    /// What a denial finds absent could not be looked for again in time.
+    Late,
 }
 
 impl<'a> From<&'a Cluster> for Sight<'a> {
@@ -38,16 +40,22 @@ impl<'a> From<&'a Cluster> for Sight<'a> {
 }
 
 impl Sight<'_> {
-    /// Takes what is doubtful down to a warning that says so: missing knowledge never denies.
-    pub(super) fn temper(&self, findings: &mut [Finding]) {
+    /// Takes what is doubtful down to a warning that says so: missing knowledge never denies. What was
+    /// doubtful for want of time becomes what `on_timeout` says, where the namespace's mode is known.
+    pub(super) fn temper(&self, findings: &mut [Finding], on_timeout: Action) {
         for doubt in self.doubts {
             for finding in findings.iter_mut().filter(|finding| finding.action == Action::Deny) {
+                if *doubt == Doubt::Late && finding.rests_on_absence && !self.is_unknown(finding) {
+                    finding.action = on_timeout.max(Action::Audit);
+                    finding.message = format!("{}; {doubt}", finding.message);
+                    continue;
+                }
                 let is_doubtful = match doubt {
                     Doubt::Stale(_) => finding.rests_on_state,
                     Doubt::Unread(kinds) => {
                         finding.rests_on_state && kinds.iter().any(|kind| reads(finding.rule, *kind))
                     }
-                    Doubt::Unconfirmed(_) => self.may_be_there_by_now(finding),
+                    Doubt::Unconfirmed(_) | Doubt::Late => self.may_be_there_by_now(finding),
                 };
                 if is_doubtful {
                     finding.action = Action::Warn;
@@ -73,8 +81,13 @@ impl Sight<'_> {
     /// Whether a finding could be gone if all that was written by now were known: what it misses,
     /// or its namespace with the mode that is set there.
     fn may_be_there_by_now(&self, finding: &Finding) -> bool {
+        finding.rests_on_absence || self.is_unknown(finding)
+    }
+
+    /// Whether the namespace of a finding, and so its mode, has not been seen.
+    fn is_unknown(&self, finding: &Finding) -> bool {
         let is_unknown = |namespace: &Str| self.cluster.namespace(namespace).is_none_or(|it| it.object.is_none());
-        finding.rests_on_absence || finding.namespace.as_ref().is_some_and(is_unknown)
+        finding.namespace.as_ref().is_some_and(is_unknown)
     }
 }
 
@@ -128,6 +141,9 @@ impl fmt::Display for Doubt {
             Self::Unconfirmed(why) => {
                 write!(f, "what is missing may be there by now, and portcullis could not look: {why}")
             }
+            Self::Late => f.write_str(
+                "the API server did not confirm this in time: if what is missing is there by now, repeat the request",
+            ),
         }
     }
 }

@@ -15,7 +15,7 @@ use super::{Origin, Reviewer};
 use crate::admission::{Answer, Doubt, Sight};
 use crate::cluster::Cluster;
 use crate::model::Stop;
-use crate::rules::RuleSet;
+use crate::rules::{Action, RuleSet};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::Confirmation;
 
@@ -48,6 +48,20 @@ pub(super) struct Review {
     pub(super) stop: Stop,
 }
 
+/// Why a review has no answer of its own.
+pub(super) enum Unanswered {
+    /// There was no room to judge it.
+    Full(NoRoom),
+    /// What it leaves in place could not be read in time.
+    Late,
+}
+
+impl From<NoRoom> for Unanswered {
+    fn from(full: NoRoom) -> Self {
+        Self::Full(full)
+    }
+}
+
 impl Judge {
     /// Judges beside the connection, which can so answer when the deadline passes, and which a
     /// review that panics does not take with it. `places` go with the review: one that is late
@@ -56,7 +70,7 @@ impl Judge {
         self: &Arc<Self>,
         review: Review,
         places: impl Send + 'static,
-    ) -> JoinHandle<Result<Answer, NoRoom>> {
+    ) -> JoinHandle<Result<Answer, Unanswered>> {
         let judge = Arc::clone(self);
         tokio::spawn(async move {
             let answer = judge.judge(review).await;
@@ -65,7 +79,7 @@ impl Judge {
         })
     }
 
-    async fn judge(&self, review: Review) -> Result<Answer, NoRoom> {
+    async fn judge(&self, review: Review) -> Result<Answer, Unanswered> {
         let cluster = Arc::clone(&self.cluster.borrow());
         let answer = self.once(&review, Arc::clone(&cluster), self.doubts(&review.rules)).await?;
         match &self.origin {
@@ -85,7 +99,7 @@ impl Judge {
         origin: &dyn Origin,
         cluster: Arc<Cluster>,
         first: Answer,
-    ) -> Result<Answer, NoRoom> {
+    ) -> Result<Answer, Unanswered> {
         let time = review.deadline.saturating_duration_since(Instant::now()).mul_f64(TIME_TO_CONFIRM);
         let was_allowed = first.record.allowed;
         let mut reading = first.record.to_confirm.clone();
@@ -94,20 +108,29 @@ impl Judge {
         let mut doubts = self.doubts(&review.rules);
         let renewed = timeout(time, origin.renew(Arc::clone(&cluster), reading)).await;
         doubts.extend(self.doubts(&review.rules));
-        let (cluster, is_confirmed) =
-            match renewed.unwrap_or_else(|_| Err("the API server did not answer in time".to_owned())) {
-                Ok(renewed) => (Arc::new(renewed), true),
-                Err(why) if was_allowed => {
-                    tracing::warn!(error = why, "what a deletion leaves in place cannot be looked at again");
+        let (cluster, is_confirmed) = match renewed {
+            Ok(Ok(renewed)) => (Arc::new(renewed), true),
+            Ok(Err(why)) if was_allowed => {
+                tracing::warn!(error = why, "what a deletion leaves in place cannot be looked at again");
+                self.metrics.confirmation(Confirmation::Failed);
+                return Ok(first);
+            }
+            Ok(Err(why)) => {
+                tracing::warn!(error = why, "a denial cannot be confirmed and becomes a warning");
+                doubts.push(Doubt::Unconfirmed(why));
+                (cluster, false)
+            }
+            // A namespace can be filled until reading it takes too long: that must open nothing.
+            Err(_) => {
+                tracing::warn!("a fresh read did not end in time, and `onTimeout` decides");
+                if was_allowed {
                     self.metrics.confirmation(Confirmation::Failed);
-                    return Ok(first);
+                    return if review.rules.on_timeout == Action::Deny { Err(Unanswered::Late) } else { Ok(first) };
                 }
-                Err(why) => {
-                    tracing::warn!(error = why, "a denial cannot be confirmed and becomes a warning");
-                    doubts.push(Doubt::Unconfirmed(why));
-                    (cluster, false)
-                }
-            };
+                doubts.push(Doubt::Late);
+                (cluster, false)
+            }
+        };
         let answer = self.once(review, cluster, doubts).await?;
         let outcome = match (is_confirmed, was_allowed, answer.record.allowed) {
             (false, ..) => Confirmation::Failed,
@@ -120,7 +143,7 @@ impl Judge {
     }
 
     /// Judges once, when it is its turn, on a worker while there is one to spare.
-    async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubts: Vec<Doubt>) -> Result<Answer, NoRoom> {
+    async fn once(&self, review: &Review, cluster: Arc<Cluster>, doubts: Vec<Doubt>) -> Result<Answer, Unanswered> {
         let turn = review.guest.turn(review.deadline).await?;
         let (reviewer, rules) = (Arc::clone(&self.reviewer), Arc::clone(&review.rules));
         let (body, stop) = (Bytes::clone(&review.body), review.stop.clone());

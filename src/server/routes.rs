@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Limits;
 use super::body::{Received, receive};
-use super::judge::{Judge, Review};
+use super::judge::{Judge, Review, Unanswered};
 use super::listener::Client;
 use super::places::{self, Caller, Lasting, Places, Share};
 use super::room::{NoRoom, Room};
@@ -144,11 +144,12 @@ async fn validate(State(gate): State<Arc<Gate>>, Extension(client): Extension<Cl
             let review = Review { rules: Arc::clone(&rules), body: body.clone(), guest, is_large, deadline, stop };
             timeout_at(deadline, gate.judge.begin(review, (place, large_place, in_flight))).await
         }
-        Err(full) => Ok(Ok(Err(full))),
+        Err(full) => Ok(Ok(Err(full.into()))),
     };
     let (answer, is_judged) = match judged {
         Ok(Ok(Ok(answer))) => (answer, true),
-        Ok(Ok(Err(full))) => {
+        Ok(Ok(Err(Unanswered::Late))) => (not_judged(&gate, &rules, &body, Unjudged::Late), false),
+        Ok(Ok(Err(Unanswered::Full(full)))) => {
             gate.metrics.rejected(match full {
                 NoRoom::Namespace => Rejection::Namespace,
                 NoRoom::Memory => Rejection::Memory,

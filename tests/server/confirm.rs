@@ -168,15 +168,38 @@ async fn what_is_truly_missing_is_denied_after_one_fresh_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_denial_that_cannot_be_confirmed_is_a_warning_that_says_so() {
-    for (renewed, said) in
-        [(Some(Err("list is forbidden".to_owned())), "list is forbidden"), (None, "did not answer in time")]
-    {
-        let truth = truth(renewed);
-        let server = gate(&[SHOP], &truth).await;
+    let truth = truth(Some(Err("list is forbidden".to_owned())));
+    let server = gate(&[SHOP], &truth).await;
+    let answer = create(&server, CART).await;
+    assert_eq!(answer["allowed"], true, "{answer:#}");
+    let warning = answer["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("NP001") && warning.contains("list is forbidden"), "{warning}");
+    assert!(outcome(&server, "failed"));
+}
+
+/// Otherwise an editor could fill a namespace until reading it takes too long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fresh_read_that_does_not_end_in_time_lets_nothing_pass_unless_that_is_set() {
+    let cases: [(&str, &[&str], fn(&Value) -> bool); 4] = [
+        ("", &[SHOP], |answer| answer["allowed"] == false),
+        ("onTimeout: warn", &[SHOP], |answer| answer["allowed"] == true),
+        ("mode: warn", &[SHOP], |answer| answer["allowed"] == true),
+        // The mode of its namespace is not known.
+        ("", &[], |answer| answer["allowed"] == true),
+    ];
+    for (settings, known, is_right) in cases {
+        let server = gate(known, &truth(None)).await;
+        server.rules.send_replace(Arc::new(rules(settings)));
         let answer = create(&server, CART).await;
-        assert_eq!(answer["allowed"], true, "{answer:#}");
-        let warning = answer["warnings"][0].as_str().unwrap();
-        assert!(warning.contains("NP001") && warning.contains(said), "{warning}");
+        assert!(is_right(&answer), "{settings} {known:?}: {answer:#}");
+        assert!(answer.to_string().contains("NP001"), "{answer:#}");
+    }
+    let spare = DEFAULT_DENY.replace("default-deny", "spare");
+    for (settings, allowed) in [("", false), ("onTimeout: warn", true)] {
+        let server = gate(&[SHOP, DEFAULT_DENY, &spare, CART], &truth(None)).await;
+        server.rules.send_replace(Arc::new(rules(settings)));
+        let answer = delete(&server, DEFAULT_DENY).await;
+        assert_eq!(answer["allowed"], allowed, "{settings}: {answer:#}");
         assert!(outcome(&server, "failed"));
     }
 }
