@@ -12,7 +12,7 @@ use super::owned;
 use super::request::Request;
 use crate::cluster::Cluster;
 use crate::k8s::{self, Kind, Lowered, Problem, TypeName};
-use crate::model::{Change, FieldPath, Object, ObjectRef, WorkloadId};
+use crate::model::{Change, FieldPath, Object, ObjectRef, Workload, WorkloadId};
 use crate::rules::{Action, Profile};
 
 /// A request, read.
@@ -51,18 +51,36 @@ impl Case {
         cluster: &Cluster,
         profile: Profile,
     ) -> Option<Self> {
-        let kind = Kind::of(&request.kind.group, &request.kind.kind)?;
         let mut case = match &*request.operation {
-            "CREATE" => Self::create(request, cluster, profile),
-            "UPDATE" => Self::update(request),
-            "DELETE" => Self::delete(request, kind, reference, cluster),
-            _ => None,
+            "UPDATE" if request.is_scaling() => Self::scaling(request, cluster),
+            _ => Self::whole(request, reference, cluster, profile),
         }?;
         if let Some(after) = case.change.as_ref().and_then(Change::after) {
             case.problems.extend(misplaced(after, reference));
         }
         case.ceiling = case.ceiling.min(ceiling(request, case.change.as_ref(), cluster));
         Some(case)
+    }
+
+    /// A request about an object as it is stored.
+    fn whole(request: &Request<'_>, reference: &ObjectRef, cluster: &Cluster, profile: Profile) -> Option<Self> {
+        let kind = Kind::of(&request.kind.group, &request.kind.kind)?;
+        match &*request.operation {
+            "CREATE" => Self::create(request, cluster, profile),
+            "UPDATE" => Self::update(request),
+            "DELETE" => Self::delete(request, kind, reference, cluster),
+            _ => None,
+        }
+    }
+
+    /// A request to scale a workload, which holds nothing of it but the number of its pods.
+    fn scaling(request: &Request<'_>, cluster: &Cluster) -> Option<Self> {
+        let (kind, replicas) = request.scale()?;
+        let id = WorkloadId { kind: kind.into(), name: request.reference().name };
+        let before = cluster.workload(&request.namespace, &id)?;
+        let after = Workload { is_scaled_to_zero: replicas == 0, ..Workload::clone(before) };
+        let change = Change::Update(Object::Workload(before.clone()), Object::Workload(Arc::new(after)));
+        (change.before() != change.after()).then(|| Self::from(change))
     }
 
     fn create(request: &Request<'_>, cluster: &Cluster, profile: Profile) -> Option<Self> {

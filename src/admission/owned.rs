@@ -88,6 +88,7 @@ fn in_place_of(workload: &Workload, other: &Workload) -> Workload {
         ips: Vec::new(),
         is_finished: false,
         is_idle: false,
+        is_scaled_to_zero: workload.is_scaled_to_zero,
         ..other.clone()
     }
 }

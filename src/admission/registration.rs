@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::own::CONFIGURATION_KEY;
 use super::request::{CLEANERS, POD_CONTROLLERS, SERVICE_ACCOUNT};
-use crate::cluster::{DNS_APP_LABEL, DNS_APPS, DNS_SERVICE_NAMES};
+use crate::cluster::{DNS_APP_LABEL, DNS_APPS, DNS_POD_LABELS, DNS_SERVICE_NAMES};
 use crate::model::{GROUP, MESH_ANNOTATIONS, METADATA_NAME, Operation};
 use crate::rules::{Action, CL_INVALID_CONFIGURATION, CL_WEAKENED_CONFIGURATION, RuleSet, Watched};
 use crate::yaml;
@@ -45,6 +45,9 @@ const RESOURCES: &[Resource] = &[
     Resource { what: Watched::Workloads, group: "apps", versions: "v1", scope: "Namespaced", names: &["daemonsets", "deployments", "replicasets", "statefulsets"] },
     Resource { what: Watched::Workloads, group: "batch", versions: "v1", scope: "Namespaced", names: &["cronjobs", "jobs"] },
     Resource { what: Watched::DnsServices, group: "", versions: "v1", scope: "Namespaced", names: &["services"] },
+    // To scale is a subresource of its own, which says nothing of labels.
+    Resource { what: Watched::DnsWorkloads, group: "", versions: "v1", scope: "Namespaced", names: &["pods", "replicationcontrollers", "replicationcontrollers/scale"] },
+    Resource { what: Watched::DnsWorkloads, group: "apps", versions: "v1", scope: "Namespaced", names: &["daemonsets", "deployments", "deployments/scale", "replicasets", "replicasets/scale", "statefulsets", "statefulsets/scale"] },
     Resource { what: Watched::MeshConfigs, group: "", versions: "v1", scope: "Namespaced", names: &["configmaps"] },
     Resource { what: Watched::OwnConfig, group: "", versions: "v1", scope: "Namespaced", names: &["configmaps"] },
 ];
@@ -139,8 +142,14 @@ impl Registration {
             return None;
         }
         let (excluded, notes) = excluded(rules, &watched, options);
-        let mut gate = webhook("gate.portcullis.dev", rules, &watched, options, &excluded);
-        let owned = owned_pods(rules, &watched, options, &excluded);
+        let mut main = watched.clone();
+        // Workloads are deleted and scaled all the time: where DNS is one among others, that is not asked.
+        main.remove(&Watched::DnsWorkloads);
+        if main.is_empty() {
+            return None;
+        }
+        let mut gate = webhook("gate.portcullis.dev", rules, &main, options, &excluded);
+        let owned = owned_pods(rules, &main, options, &excluded);
         if owned.is_some() {
             add_condition(&mut gate, NOT_PODS_OF_OPERATORS, &format!("!({})", is_operators_pod()));
         }
@@ -187,8 +196,19 @@ impl Registration {
     /// registration of a gate in these surroundings. Those by which two entries share what there is
     /// are not among them.
     pub fn conditions(rules: &RuleSet) -> Vec<Value> {
-        let all = RESOURCES.iter().map(|resource| (resource.what, BTreeSet::new())).collect();
-        conditions(rules, &all)
+        let all = || RESOURCES.iter().map(|resource| resource.what);
+        // An entry asks about all workloads, or about those of DNS.
+        let without = [Watched::Workloads, Watched::DnsWorkloads];
+        let mut conditions: Vec<Value> = Vec::new();
+        for without in without {
+            let watched = all().filter(|what| *what != without).map(|what| (what, BTreeSet::new())).collect();
+            for condition in self::conditions(rules, &watched) {
+                if !conditions.contains(&condition) {
+                    conditions.push(condition);
+                }
+            }
+        }
+        conditions
     }
 
     /// As YAML, with the reasons as comments.
@@ -207,6 +227,7 @@ fn watched(rules: &RuleSet) -> BTreeMap<Watched, BTreeSet<Operation>> {
     let dns = &rules.environment.dns;
     if dns.services.is_empty() && !dns.addresses.is_empty() {
         watched.remove(&Watched::DnsServices);
+        watched.remove(&Watched::DnsWorkloads);
     }
     // Where it names the mesh's root, no ConfigMap is asked.
     if rules.environment.mesh.root_namespace.is_some() {
@@ -245,7 +266,8 @@ fn excluded(
         ));
     }
     let hidden: BTreeSet<String> = if watched.contains_key(&Watched::DnsServices) {
-        dns_namespaces(rules, &excluded).into_iter().chain(options.own_namespace.clone()).collect()
+        let of_dns = dns_namespaces(rules).filter(|namespace| excluded.contains(namespace));
+        of_dns.chain(options.own_namespace.clone()).collect()
     } else {
         options.own_namespace.iter().cloned().collect()
     };
@@ -259,14 +281,14 @@ fn excluded(
     (excluded, notes)
 }
 
-/// The namespaces of cluster DNS that are left out.
-fn dns_namespaces(rules: &RuleSet, excluded: &BTreeSet<String>) -> Vec<String> {
+/// The namespaces of cluster DNS.
+fn dns_namespaces(rules: &RuleSet) -> impl Iterator<Item = String> {
     let configured = rules.environment.dns.services.iter().map(|service| service.namespace.to_string());
     let mut namespaces: BTreeSet<String> = configured.collect();
     if namespaces.is_empty() {
         namespaces.insert("kube-system".to_owned());
     }
-    namespaces.into_iter().filter(|name| excluded.contains(name)).collect()
+    namespaces.into_iter()
 }
 
 /// The entry for pods that operators make, disjoint with the first: it fails open, whatever the others
@@ -314,11 +336,12 @@ fn add_condition(webhook: &mut Value, name: &str, expression: &str) {
 
 /// What the guard's entry asks about: what decides whether the gate and cluster DNS are reached, the
 /// mode of their namespaces, and the gate's own waivers and configuration.
-const GUARDED: [Watched; 6] = [
+const GUARDED: [Watched; 7] = [
     Watched::NetworkPolicies,
     Watched::PeerAuthentications,
     Watched::Namespaces,
     Watched::DnsServices,
+    Watched::DnsWorkloads,
     Watched::Waivers,
     Watched::OwnConfig,
 ];
@@ -334,7 +357,7 @@ fn guard(
     let mut guarded = watched.clone();
     let mut namespaces: BTreeSet<String> = options.own_namespace.iter().cloned().collect();
     if watched.contains_key(&Watched::DnsServices) {
-        namespaces.extend(dns_namespaces(rules, excluded));
+        namespaces.extend(dns_namespaces(rules).filter(|namespace| excluded.contains(namespace)));
     }
     let mut of_config: BTreeSet<Operation> = BTreeSet::new();
     if rules.action_of(&CL_INVALID_CONFIGURATION) > Action::Off {
@@ -503,7 +526,9 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
             format!("!({templates} && request.operation == 'UPDATE' && {same_template})"),
         ));
     }
-    let either = |claim: &str| format!("[object, oldObject].exists(it, it != null && {claim})");
+    if has(Watched::DnsWorkloads) {
+        conditions.extend(of_dns_workloads(&same_labels, &same_template));
+    }
     if has(Watched::DnsServices) {
         let names = &rules.environment.dns.services;
         let is_dns = if names.is_empty() {
@@ -532,6 +557,41 @@ fn conditions(rules: &RuleSet, watched: &BTreeMap<Watched, BTreeSet<Operation>>)
 }
 
 const TEMPLATES_THAT_CHANGE: &str = "templates-that-change";
+
+/// That an object asks for pods. A Scale of none leaves the number out.
+const HAS_REPLICAS: &str =
+    "object != null && object.?spec.?replicas.orValue(request.?subResource.orValue('') == 'scale' ? 0 : 1) != 0";
+
+/// Which workloads those of DNS are, and which of their changes matter: another label, another template,
+/// no pods any more.
+fn of_dns_workloads(same_labels: &str, same_template: &str) -> [(&'static str, String); 2] {
+    let names = RESOURCES.iter().filter(|it| it.what == Watched::DnsWorkloads).flat_map(|it| it.names);
+    let workloads = is_one_of(names.filter(|name| !name.contains('/')));
+    let has_label = |at: &str| {
+        let one = |(key, values): (&str, &[&str])| {
+            format!("it.{at}labels[?{}].orValue('') in [{}]", string(key), quoted(values))
+        };
+        DNS_POD_LABELS.map(one).join(" || ")
+    };
+    let places = ["?metadata.?", "?spec.?template.?metadata.?"];
+    let is_dns = either(&format!("({})", places.map(has_label).join(" || ")));
+    let subresource = "request.?subResource.orValue('')";
+    let concerned = format!("({subresource} == 'scale' ? !({HAS_REPLICAS}) : {is_dns})");
+    let unchanged =
+        format!("(request.resource.resource == 'pods' ? {same_labels} : {same_template} && {HAS_REPLICAS})");
+    [
+        ("workloads-of-dns", format!("!{workloads} || {concerned}")),
+        (
+            "dns-workloads-that-change",
+            format!("!({workloads} && request.operation == 'UPDATE' && {subresource} == '' && {unchanged})"),
+        ),
+    ]
+}
+
+/// A claim about the object as it was or as it will be.
+fn either(claim: &str) -> String {
+    format!("[object, oldObject].exists(it, it != null && {claim})")
+}
 
 fn is_one_of<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().copied().collect();
@@ -791,7 +851,20 @@ mod tests {
             .flat_map(|rule| rule["resources"].as_array().unwrap())
             .map(|name| name.as_str().unwrap())
             .collect();
-        assert_eq!(sent, ["networkpolicies", "peerauthentications", "waivers", "namespaces", "services", "configmaps"]);
+        let services = ["networkpolicies", "peerauthentications", "waivers", "namespaces", "services", "configmaps"];
+        let workloads = [
+            "pods",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
+            "daemonsets",
+            "deployments",
+            "deployments/scale",
+            "replicasets",
+            "replicasets/scale",
+            "statefulsets",
+            "statefulsets/scale",
+        ];
+        assert_eq!(sent, [&services[..], &workloads[..]].concat());
         assert!(guarded.notes.is_empty(), "{:?}", guarded.notes);
     }
 

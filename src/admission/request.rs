@@ -62,6 +62,11 @@ pub(super) struct Request<'a> {
     #[serde(borrow)]
     #[serde(rename = "requestKind")]
     sent_kind: Option<GroupKind<'a>>,
+    /// What of the API is called.
+    #[serde(borrow, default)]
+    resource: Resource<'a>,
+    #[serde(borrow, default, rename = "subResource")]
+    sub_resource: Cow<'a, str>,
     #[serde(borrow, default)]
     name: Cow<'a, str>,
     #[serde(borrow, default)]
@@ -84,6 +89,12 @@ pub(super) struct GroupKind<'a> {
     pub(super) group: Cow<'a, str>,
     #[serde(borrow)]
     pub(super) kind: Cow<'a, str>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Resource<'a> {
+    #[serde(borrow, default)]
+    resource: Cow<'a, str>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -232,6 +243,32 @@ impl Request<'_> {
         self.is_dry_run()
             && self.object.is_some_and(|object| object.get().contains(PROBE))
             && glance(self.object).metadata.annotations.is_some_and(|annotations| annotations.probe.is_some())
+    }
+
+    /// Whether it is about the subresource by which a workload is scaled.
+    pub(super) fn is_scaling(&self) -> bool {
+        self.sub_resource == "scale"
+    }
+
+    /// The kind of the workload that is scaled, and to how many pods (`autoscaling/v1 Scale`).
+    pub(super) fn scale(&self) -> Option<(&'static str, i64)> {
+        #[derive(Deserialize)]
+        struct Scale {
+            spec: Option<Spec>,
+        }
+        #[derive(Deserialize)]
+        struct Spec {
+            replicas: Option<i64>,
+        }
+        let kind = match &*self.resource.resource {
+            "deployments" => "Deployment",
+            "replicasets" => "ReplicaSet",
+            "statefulsets" => "StatefulSet",
+            "replicationcontrollers" => "ReplicationController",
+            _ => return None,
+        };
+        let scale: Scale = serde_json::from_str(self.object?.get()).ok()?;
+        Some((kind, scale.spec.and_then(|spec| spec.replicas).unwrap_or(0)))
     }
 
     /// See [`CLEANERS`].

@@ -351,6 +351,20 @@ pub const DNS_APP_LABEL: &str = "k8s-app";
 /// What it says.
 pub const DNS_APPS: [&str; 2] = ["kube-dns", "coredns"];
 
+/// The labels the pods of cluster DNS carry, with the values the distributions give them: kubeadm, EKS,
+/// AKS, GKE, k3s, kind and RKE2, the CoreDNS chart, OpenShift.
+pub const DNS_POD_LABELS: [(&str, &[&str]); 3] = [
+    (DNS_APP_LABEL, &DNS_APPS),
+    ("app.kubernetes.io/name", &["coredns"]),
+    ("dns.operator.openshift.io/daemonset-dns", &["default"]),
+];
+
+/// Whether pods with these labels may be those of cluster DNS.
+pub fn pods_look_like_dns(labels: &Labels) -> bool {
+    let has_one = |(key, values): (&str, &[&str])| labels.get(key).is_some_and(|it| values.contains(&it.as_str()));
+    DNS_POD_LABELS.into_iter().any(has_one)
+}
+
 /// The kind of a [`ForeignPolicy`] that is a NetworkPolicy nobody can read. It is the same object as
 /// when it could be read, or can be again: one takes the other's place.
 const UNREAD_POLICY: &str = "NetworkPolicy";

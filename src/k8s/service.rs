@@ -22,6 +22,7 @@ struct Written {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
+    r#type: Option<String>,
     selector: Option<WrittenLabels>,
     ports: Option<Many<Port>>,
     #[serde(rename = "clusterIP")]
@@ -62,6 +63,7 @@ pub(super) fn lower<'a>(source: impl Source<'a>, namespace: &str) -> Read {
         labels: metadata.labels(),
         selector: spec.selector.as_ref().map(|written| labels(Some(written))).filter(|labels| !labels.is_empty()),
         ports,
+        is_external_name: spec.r#type.as_deref() == Some("ExternalName"),
         cluster_ips,
     };
     Ok(Lowered { object: Some(Object::Service(Arc::new(service))), problems })

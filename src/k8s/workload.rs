@@ -149,6 +149,7 @@ pub(super) fn lower<'a>(kind: &str, source: impl Source<'a>, namespace: &str) ->
         let has_ended = |it: Condition| (it.kind == "Complete" || it.kind == "Failed") && it.status == "True";
         workload.is_finished = kind == "Job" && conditions.any(has_ended);
         workload.is_idle = kind == "ReplicaSet" && spec.replicas == Some(0);
+        workload.is_scaled_to_zero = kind != "ReplicaSet" && spec.replicas == Some(0);
         workload
     };
     Ok(Lowered { object: Some(Object::Workload(Arc::new(workload))), problems })
@@ -233,6 +234,7 @@ fn pod(
         ips: Vec::new(),
         is_finished: false,
         is_idle: false,
+        is_scaled_to_zero: false,
         proxy,
         is_partial: !problems.is_empty(),
     }

@@ -364,6 +364,7 @@ fn workload(marks: &str) -> Workload {
         ips: Vec::new(),
         is_finished: false,
         is_idle: false,
+        is_scaled_to_zero: false,
         proxy: match marks {
             _ if marks.contains("only-istio-proxy") => NamedProxy::Alone,
             _ if marks.contains("istio-proxy") => NamedProxy::Beside,

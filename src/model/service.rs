@@ -18,6 +18,8 @@ pub struct Service {
     pub selector: Option<Labels>,
     /// Its ports.
     pub ports: Vec<ServicePort>,
+    /// Whether it is only another name for something (`type: ExternalName`).
+    pub is_external_name: bool,
     /// Its virtual addresses: what clients dial, and what policies nearly never see.
     pub cluster_ips: Vec<IpAddr>,
 }

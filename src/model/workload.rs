@@ -58,7 +58,7 @@ impl Owner {
 
 /// A pod or a pod template, reduced to what decides its traffic.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "four independent facts of a pod, each named for what it says")]
+#[allow(clippy::struct_excessive_bools, reason = "independent facts of a pod, each named for what it says")]
 pub struct Workload {
     /// What it is and its name.
     pub id: WorkloadId,
@@ -86,6 +86,8 @@ pub struct Workload {
     pub is_finished: bool,
     /// Whether it is a ReplicaSet that asks for no pods now. No review tells when it is scaled.
     pub is_idle: bool,
+    /// Whether it is of another kind and asks for no pods: `spec.replicas: 0`.
+    pub is_scaled_to_zero: bool,
     /// Whether a container that runs in it is named `istio-proxy`.
     pub proxy: NamedProxy,
     /// Whether something of its pod could not be read.
@@ -110,6 +112,7 @@ impl Workload {
             ips: Vec::new(),
             is_finished: false,
             is_idle: false,
+            is_scaled_to_zero: false,
             proxy: NamedProxy::None,
             is_partial: false,
         }

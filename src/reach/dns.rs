@@ -83,7 +83,7 @@ impl<'a> Dns<'a> {
                 return Self::at_addresses(settings);
             }
             let (system, other): (Vec<_>, Vec<_>) =
-                cluster.dns_services().map(AsRef::as_ref).partition(|it: &&Service| is_system(&it.namespace));
+                cluster.dns_services().map(AsRef::as_ref).partition(|it: &&Service| keeps_cluster_dns(&it.namespace));
             // Anyone may call a Service `coredns`: those elsewhere count where there is no other.
             if system.is_empty() { other } else { system }
         } else {
@@ -200,7 +200,7 @@ const WELL_KNOWN: &[Identity] = &[
 ];
 
 /// Whether a namespace is one the distributions keep cluster DNS in.
-fn is_system(namespace: &str) -> bool {
+pub fn keeps_cluster_dns(namespace: &str) -> bool {
     WELL_KNOWN.iter().any(|(system, ..)| *system == namespace)
 }
 

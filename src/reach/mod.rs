@@ -23,7 +23,7 @@ use address::Families;
 use side::Question;
 
 pub use cni::{Cni, CniName, Truth};
-pub use dns::{Dns, DnsSettings, DnsSource, DnsTarget, ServiceName};
+pub use dns::{Dns, DnsSettings, DnsSource, DnsTarget, ServiceName, keeps_cluster_dns};
 pub use side::{Allow, Side};
 
 /// One end of a connection.

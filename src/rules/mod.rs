@@ -13,6 +13,7 @@ mod action;
 mod catalogue;
 mod cover;
 mod dns_blackhole;
+mod dns_unserved;
 mod environment;
 mod finding;
 #[cfg(test)]

@@ -1,18 +1,15 @@
 //! When ports that are admitted to everyone are as good as all of them.
 
+use crate::model::{PolicyRule, Port};
 use crate::netset::{ConnectionSet, PortSet, Protocol};
 
-/// The ports on which the services that attacks look for usually listen over TCP.
-#[rustfmt::skip]
+/// The ports on which the services that attacks look for usually listen over TCP, in order: files, shells,
+/// mail, names and directories; web, proxies and registries; databases, caches and queues; and what
+/// clusters and machines are run by.
 const TCP_SERVICES: &[u16] = &[
-    // Files, shells, mail, names and directories.
-    21, 22, 23, 25, 53, 111, 139, 389, 445, 636, 873, 2049, 3389, 5900,
-    // Web, proxies and registries.
-    80, 443, 3000, 3128, 5000, 8000, 8080, 8443, 8888, 9000,
-    // Databases, caches and queues.
-    1433, 1521, 1883, 3306, 4222, 5432, 5672, 5984, 6379, 9042, 9092, 9200, 9300, 11211, 26257, 27017,
-    // What clusters and machines are run by.
-    2181, 2375, 2376, 2379, 2380, 6443, 8200, 8500, 9090, 10250, 15672, 50051,
+    21, 22, 23, 25, 53, 80, 111, 139, 389, 443, 445, 636, 873, 1433, 1521, 1883, 2049, 2181, 2375, 2376, 2379, 2380,
+    3000, 3128, 3306, 3389, 4222, 5000, 5432, 5672, 5900, 5984, 6379, 6443, 8000, 8080, 8200, 8443, 8500, 8888, 9000,
+    9042, 9090, 9092, 9200, 9300, 10250, 11211, 15672, 26257, 27017, 50051,
 ];
 
 /// The same over UDP.
@@ -26,30 +23,94 @@ const UDP_SERVICES: &[u16] = &[
 /// for one of them.
 const MOST_SERVICES: usize = 12;
 
-/// Whether ports are so many, or so well chosen, that to admit everyone to them is to admit everything.
-///
-/// Nobody listens on an eighth of all ports, so a range of that size holds whatever there is. Over UDP
-/// media servers do use that many, a quarter of them: there it takes half.
-pub(super) fn is_as_good_as_all(ports: &ConnectionSet) -> bool {
-    Protocol::ALL.into_iter().any(|protocol| is_most(ports.ports(protocol), protocol))
-}
-
-/// How many ports of a protocol may be admitted to everyone.
-pub(super) const fn most_ports(protocol: Protocol) -> u32 {
+/// How many ports of a protocol may be admitted to everyone. Nobody listens on an eighth of them, so a
+/// range of that size holds whatever there is. Over UDP media servers do use that many, a quarter of
+/// them: there it takes half.
+const fn most_ports(protocol: Protocol) -> usize {
     match protocol {
         Protocol::Tcp | Protocol::Sctp => 8191,
         Protocol::Udp => 32767,
     }
 }
 
-fn is_most(ports: &PortSet, protocol: Protocol) -> bool {
-    let services = match protocol {
+const fn services(protocol: Protocol) -> &'static [u16] {
+    match protocol {
         Protocol::Tcp => TCP_SERVICES,
         Protocol::Udp => UDP_SERVICES,
         Protocol::Sctp => &[],
-    };
-    ports.count() > f64::from(most_ports(protocol))
-        || services.iter().filter(|port| ports.contains(**port)).count() > MOST_SERVICES
+    }
+}
+
+/// How many ports of one protocol there are in something, and how many of those that services use.
+/// Ranges that do not overlap add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Tally {
+    services: usize,
+    ports: usize,
+}
+
+impl Tally {
+    /// The ports from the first to the last.
+    pub(super) fn of(protocol: Protocol, first: u16, last: u16) -> Self {
+        let all = services(protocol);
+        let services = all.partition_point(|port| *port <= last) - all.partition_point(|port| *port < first);
+        Self { services, ports: usize::from(last) + 1 - usize::from(first) }
+    }
+
+    pub(super) fn of_all(protocol: Protocol, ports: &PortSet) -> Self {
+        let ranges = ports.ranges().iter().map(|(first, last)| Self::of(protocol, *first, *last));
+        ranges.fold(Self::default(), Self::and)
+    }
+
+    #[must_use]
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { services: self.services.saturating_add(other.services), ports: self.ports.saturating_add(other.ports) }
+    }
+
+    #[must_use]
+    pub(super) fn less(self, other: Self) -> Self {
+        Self { services: self.services - other.services, ports: self.ports - other.ports }
+    }
+
+    /// Whether it is so much, or so well chosen, that to admit everyone to it is to admit everything.
+    pub(super) fn is_as_good_as_all(self, protocol: Protocol) -> bool {
+        self.ports > most_ports(protocol) || self.services > MOST_SERVICES
+    }
+}
+
+/// The protocols of which so much is in a set that to admit everyone to it is to admit everything.
+pub(super) fn as_good_as_all(ports: &ConnectionSet) -> impl Iterator<Item = Protocol> {
+    Protocol::ALL.into_iter().filter(|protocol| {
+        let tally = Tally::of_all(*protocol, ports.ports(*protocol));
+        tally.is_as_good_as_all(*protocol)
+    })
+}
+
+/// Whether there is one: see [`as_good_as_all`].
+pub(super) fn is_as_good_as_all(ports: &ConnectionSet) -> bool {
+    as_good_as_all(ports).next().is_some()
+}
+
+/// The ports of a rule that it gives by their numbers.
+pub(super) fn numbered(rule: &PolicyRule) -> ConnectionSet {
+    let Some(specs) = &rule.ports else { return ConnectionSet::full() };
+    let mut ranges = [const { Vec::new() }; 3];
+    for spec in specs {
+        let [tcp, udp, sctp] = &mut ranges;
+        let ranges = match spec.protocol {
+            Protocol::Tcp => tcp,
+            Protocol::Udp => udp,
+            Protocol::Sctp => sctp,
+        };
+        match spec.port {
+            Port::All => ranges.push((1, u16::MAX)),
+            Port::Range(first, last) => ranges.push((first, last)),
+            Port::Named(_) | Port::Unreadable => {}
+        }
+    }
+    let [tcp, udp, sctp] = ranges.map(PortSet::from_ranges);
+    let sets = [(Protocol::Tcp, tcp), (Protocol::Udp, udp), (Protocol::Sctp, sctp)];
+    ConnectionSet::union_of(&sets.map(|(protocol, ports)| ConnectionSet::of(protocol, ports)))
 }
 
 #[cfg(test)]
@@ -58,6 +119,13 @@ mod tests {
 
     fn is_all(protocol: Protocol, ranges: &[(u16, u16)]) -> bool {
         is_as_good_as_all(&ConnectionSet::of(protocol, PortSet::from_ranges(ranges.iter().copied())))
+    }
+
+    #[test]
+    fn services_are_in_order_so_that_a_range_of_them_is_counted() {
+        assert!(TCP_SERVICES.is_sorted() && UDP_SERVICES.is_sorted());
+        let counted = Tally::of(Protocol::Tcp, 80, 443);
+        assert_eq!(counted, Tally { services: 5, ports: 364 });
     }
 
     #[test]

@@ -7,6 +7,7 @@ use schemars::Schema;
 use serde_json::Value;
 
 use super::dns_blackhole::DnsBlackhole;
+use super::dns_unserved::DnsUnserved;
 use super::host_network_bypass::HostNetworkBypass;
 use super::invalid_waiver::InvalidWaiver;
 use super::missing_default_deny::MissingDefaultDeny;
@@ -25,6 +26,7 @@ pub static RULES: &[Entry] = &[
     Entry::of::<WildcardIpBlock>(),
     Entry::of::<OversizedPolicy>(),
     Entry::of::<HostNetworkBypass>(),
+    Entry::of::<DnsUnserved>(),
     Entry::of::<PlaintextMtls>(),
     Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE),
     Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE),

@@ -62,6 +62,8 @@ pub enum Aspect {
     OnNodesNetwork,
     /// Most of an address space is admitted.
     WideBlock(Direction, Family),
+    /// The DNS Service of this name is not answered.
+    DnsUnserved(Str),
     /// Everyone is admitted, on some ports.
     Everyone(Direction),
     /// Plaintext is accepted: on one port, or (nothing) on all that have no setting of their own.

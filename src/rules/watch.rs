@@ -25,6 +25,8 @@ pub enum Watched {
     Workloads,
     /// The Services in front of cluster DNS, and no others.
     DnsServices,
+    /// The pods of cluster DNS and what makes them, and no others.
+    DnsWorkloads,
     /// The ConfigMaps the mesh is set up by, and no others: nearly every controller writes some.
     MeshConfigs,
     /// Waivers.
@@ -38,6 +40,11 @@ impl Watched {
     /// When an object comes to be or changes.
     pub(super) const fn when_set(self) -> Watch {
         Watch { what: self, on: &[Operation::Create, Operation::Update] }
+    }
+
+    /// When it changes or goes.
+    pub(super) const fn when_changed(self) -> Watch {
+        Watch { what: self, on: &[Operation::Update, Operation::Delete] }
     }
 
     /// Also when it goes.

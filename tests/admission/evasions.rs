@@ -1,5 +1,7 @@
 //! Ways around the gate that are none.
 
+use serde_json::json;
+
 use crate::gate::{ALLOW_ALL, CART, DEFAULT_DENY, OPEN, OPENS_SOME, POD, closed, create, gate, owned, update};
 
 const CONTROLLER: &str = "system:serviceaccount:kube-system:replicaset-controller";
@@ -171,4 +173,53 @@ fn who_asks_does_not_matter() {
     for name in ["system:admin", "kubernetes-admin", "system:serviceaccount:argocd:argocd-application-controller"] {
         gate(OPEN).denies(&create(CART).by(name));
     }
+}
+
+const COREDNS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: kube-dns, namespace: kube-system, labels: {k8s-app: kube-dns}}
+spec: {clusterIP: 10.96.0.10, selector: {k8s-app: kube-dns}, ports: [{name: dns, port: 53, protocol: UDP}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: coredns, namespace: kube-system}
+spec: {replicas: 2, template: {metadata: {labels: {k8s-app: kube-dns}}, spec: {containers: []}}}";
+
+/// A request for the subresource by which a Deployment is scaled.
+fn scaled(name: &str, replicas: &str) -> crate::gate::Review {
+    let scale = |spec: &str| {
+        format!(
+            "{{apiVersion: autoscaling/v1, kind: Scale, metadata: {{name: {name}, namespace: kube-system}}, spec: {spec}}}"
+        )
+    };
+    update(&scale("{replicas: 2}"), &scale(replicas))
+        .with("resource", json!({"group": "apps", "version": "v1", "resource": "deployments"}))
+        .with("subResource", "scale")
+}
+
+#[test]
+fn a_namespace_editor_cannot_scale_cluster_dns_away_in_silence() {
+    let gate = gate(COREDNS);
+    // None is left out of a Scale.
+    for none in ["{replicas: 0}", "{}"] {
+        gate.warns(&scaled("coredns", none));
+    }
+    gate.passes(&scaled("coredns", "{replicas: 1}"));
+    gate.passes(&scaled("other", "{replicas: 0}"));
+    gate.configured("profile: restricted").denies(&scaled("coredns", "{replicas: 0}"));
+}
+
+#[test]
+fn a_namespace_editor_cannot_leave_out_the_peers_of_a_wide_rule() {
+    let rule = |peers: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: web-egress, namespace: shop}}, spec: {{podSelector: {{}}, policyTypes: [Egress], egress: [{{{peers}ports: [{{port: 443}}, {{port: 80}}]}}]}}}}"
+        )
+    };
+    let block = rule("to: [{ipBlock: {cidr: 0.0.0.0/0}}], ");
+    let gate = gate(&[&closed(), CART, &block].join("\n---\n")).configured("profile: restricted");
+    gate.denies(&update(&block, &rule("")));
+    gate.denies(&create(&rule("").replace("web-egress", "other")));
+    gate.denies(&create(&rule("to: [{ipBlock: {cidr: '64:ff9b::/96'}}], ").replace("web-egress", "other")));
 }

@@ -144,6 +144,7 @@ fn dns() -> Vec<Object> {
         labels: labels(),
         selector: Some(labels()),
         ports: vec![service_port(Protocol::Udp), service_port(Protocol::Tcp)],
+        is_external_name: false,
         cluster_ips: vec![IpAddr::from([10, 96, 0, 10])],
     };
     let mut objects = vec![Object::Service(Arc::new(service))];
@@ -170,6 +171,7 @@ fn workload(namespace: &str, name: &str, labels: Labels, address: u32, ports: Ve
         ips: vec![IpAddr::V4(address.into())],
         is_finished: false,
         is_idle: false,
+        is_scaled_to_zero: false,
         proxy: NamedProxy::None,
         is_partial: false,
     }))

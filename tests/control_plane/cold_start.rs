@@ -210,3 +210,47 @@ async fn the_gate_does_not_let_itself_be_cut_off_or_switched_off() {
     let gone = plane.kubectl("delete configmap gate --namespace gates".split(' '), "").await;
     assert!(gone.succeeded && gone.stderr.contains("the gate's configuration goes"), "{gone:?}");
 }
+
+const DNS: &str = "
+{apiVersion: v1, kind: Service, metadata: {name: kube-dns, namespace: kube-system, labels: {k8s-app: kube-dns}}, spec: {selector: {k8s-app: kube-dns}, ports: [{name: dns, port: 53, protocol: UDP}]}}
+---
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: coredns, namespace: kube-system}, spec: {replicas: 2, selector: {matchLabels: {k8s-app: kube-dns}}, template: {metadata: {labels: {k8s-app: kube-dns}}, spec: {containers: [{name: coredns, image: 'example.com/coredns:one'}]}}}}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_editor_cannot_take_cluster_dns_from_everybody_in_silence() {
+    let plane = ControlPlane::with_controllers().await;
+    plane.apply(DNS).await;
+    pods_of(&plane, "kube-system", "coredns:one").await;
+    let arguments = ["--namespace", OWN];
+    let setup = Setup { cluster: Knows::Live(plane.kubeconfig()), arguments: &arguments, ..Setup::default() };
+    let gate = Gate::start(setup).await;
+    plane.apply(&installation(&gate)).await;
+    register(&plane, &gate).await;
+    let external = r#"patch service kube-dns --patch {"spec":{"type":"ExternalName","externalName":"dns.example.com","clusterIP":null,"clusterIPs":null,"selector":null}}"#;
+    for taking in [
+        "scale deployment coredns --replicas=0",
+        r#"patch deployment coredns --patch {"spec":{"replicas":0}}"#,
+        "delete deployment coredns",
+        "delete service kube-dns",
+        r#"patch service kube-dns --patch {"spec":{"selector":{"k8s-app":"other"}}}"#,
+        external,
+    ] {
+        let taking = format!("{taking} --namespace kube-system --dry-run=server");
+        let told = plane.kubectl(taking.split(' '), "").await;
+        assert!(told.succeeded && told.stderr.contains("Warning: [NP008 dns-unserved]"), "{taking}: {told:?}");
+    }
+    let before = gate.reviews().await;
+    for upgrade in [
+        "set image deployment/coredns coredns=example.com/coredns:two",
+        "scale deployment coredns --replicas=3",
+        "label deployment coredns team=platform",
+        "delete pods --all --wait=false",
+    ] {
+        let upgrade = format!("{upgrade} --namespace kube-system");
+        let told = plane.kubectl(upgrade.split(' '), "").await;
+        assert!(told.succeeded && !told.stderr.contains("Warning"), "{upgrade}: {told:?}");
+    }
+    pods_of(&plane, "kube-system", "coredns:two").await;
+    assert!(gate.reviews().await > before, "pods of DNS are asked about when they go");
+}

@@ -65,6 +65,7 @@ pub(crate) fn pod<const N: usize>(namespace: &str, name: &str, labels: [(&str, &
         ips: ips.iter().map(|ip| ip.parse::<IpAddr>().unwrap()).collect(),
         is_finished: false,
         is_idle: false,
+        is_scaled_to_zero: false,
         proxy: NamedProxy::None,
         is_partial: false,
     }
@@ -95,6 +96,7 @@ pub(crate) fn dns_service<const N: usize>(
         labels: Labels::default(),
         selector: Some(selector.into()),
         ports: vec![port(Protocol::Udp), port(Protocol::Tcp)],
+        is_external_name: false,
         cluster_ips: Vec::new(),
     }))
 }

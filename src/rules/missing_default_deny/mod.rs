@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::openness::{as_good_as_all, is_as_good_as_all, numbered};
 use super::variants::Variant;
 use super::{
     Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched, space,
@@ -22,10 +23,10 @@ use crate::model::{
     Change, Direction, Directions, FieldPath, Labels, NetworkPolicy, Object, ObjectRef, Operation, Operator,
     POD_TEMPLATE_HASH, PeerSpec, PolicyRule, Requirement, Selector, Str, Workload, WorkloadId, is_generated, written,
 };
-use crate::netset::Family;
+use crate::netset::{ConnectionSet, Family, Protocol};
 use crate::reach::Truth;
 
-use opening::{MOST_PORTS, opens, tcp_ports};
+use opening::{count, opens};
 use survey::{ByDefault, Survey};
 
 /// Reports namespaces in which some pod, present or future, is not isolated by default.
@@ -39,8 +40,10 @@ use survey::{ByDefault, Survey};
 /// Policies only add up: nothing one policy denies stays denied if another admits it. So what
 /// counts is the union. A namespace passes when every pod there could be is isolated in each
 /// required direction, and no pod is given everything back. A pod is given everything back when the
-/// policies that select it admit more than an eighth of all TCP ports to or from every pod of every
-/// namespace *and* most addresses outside the cluster.
+/// policies that select it admit so many ports to or from every pod of every namespace *and* an eighth or
+/// more of all addresses that they may as well admit all. That is more than an eighth of the ports of TCP
+/// or SCTP, more than half of those of UDP, or more than twelve of those on which services usually
+/// listen: 22, 80, 443, 3306, 5432, 6379 and some forty more.
 ///
 /// ## Example
 /// ```yaml
@@ -552,7 +555,7 @@ fn opening_path(policy: &NetworkPolicy, directions: &[Direction]) -> FieldPath {
     let direction = opening.unwrap_or(Direction::Ingress);
     match policy.rules(direction) {
         [_] => NetworkPolicy::rule_path(direction, 0),
-        rules => match rules.iter().position(|rule| rule.peers.is_none() && tcp_ports(rule) > MOST_PORTS) {
+        rules => match rules.iter().position(|rule| rule.peers.is_none() && is_as_good_as_all(&numbered(rule))) {
             Some(rule) => NetworkPolicy::rule_path(direction, rule),
             None => FieldPath::root().field("spec").field(direction.field()),
         },
@@ -636,7 +639,7 @@ fn without(policies: &[NetworkPolicy], direction: Direction, dropped: &[Part]) -
 /// How much a rule admits, apart for each peer that may be dropped: its share of addresses times
 /// its ports. A rule without peers is one, and as wide as can be.
 fn widths(rule: &PolicyRule) -> Vec<(Option<usize>, f64)> {
-    let ports = f64::from(tcp_ports(rule));
+    let ports = count(rule);
     let Some(peers) = &rule.peers else { return vec![(None, ports)] };
     let blocks = peers.iter().enumerate().filter_map(|(i, peer)| match peer {
         PeerSpec::Block(block) => {
@@ -659,6 +662,7 @@ fn message(group: &Group<'_>, moment: &Moment<'_>) -> String {
     };
     if !openers.is_empty() {
         let names: Vec<_> = openers.iter().map(|policy| format!("`{}`", policy.name)).collect();
+        let ways = format!("{ways}{}", over(group));
         let (by, s) = (policies(&names), if names.len() == 1 { "s" } else { "" });
         let together = if names.len() == 1 { "" } else { " together" };
         if !is_certain {
@@ -731,6 +735,17 @@ fn generated_keys<'p>(policies: impl Iterator<Item = &'p NetworkPolicy>) -> Vec<
     let requirements = policies.flat_map(|policy| policy.pods.requirements());
     let keys: BTreeSet<&Str> = requirements.map(|it| &it.key).filter(|key| is_generated(key)).collect();
     keys.iter().map(|key| format!("`{key}`")).collect()
+}
+
+/// Over which protocols everything is given back, where that is not TCP among others.
+fn over(group: &Group<'_>) -> String {
+    let rules = group.openers.iter().flat_map(|policy| group.directions.iter().flat_map(|it| policy.rules(*it)));
+    let ports: Vec<_> = rules.map(numbered).collect();
+    let protocols: Vec<Protocol> = as_good_as_all(&ConnectionSet::union_of(&ports)).collect();
+    if protocols.contains(&Protocol::Tcp) || protocols.is_empty() {
+        return String::new();
+    }
+    format!(" over {}", words::list(&protocols.iter().map(|it| it.as_str()).collect::<Vec<_>>()))
 }
 
 /// ``NetworkPolicy `a` ``, ``NetworkPolicies `a` and `b` ``.

@@ -2,15 +2,16 @@
 
 use std::cell::Cell;
 
-use crate::model::{Direction, NetworkPolicy, PeerSpec, PolicyRule, Port};
-use crate::netset::{Family, IpSet, PortSet, Protocol};
+use crate::model::{Direction, NetworkPolicy, PeerSpec, PolicyRule};
+use crate::netset::{ConnectionSet, Family, IpSet, PortSet, Protocol};
 use crate::reach::Truth;
 use crate::rules::cover::admits_strangers;
+use crate::rules::openness::{self, Tally};
 use crate::rules::{View, space};
 
-/// Admitting more TCP ports than this, an eighth of them, is as good as admitting them all: nobody
-/// listens on so many, and whoever may choose the range chooses one that holds the ports that are.
-pub(super) const MOST_PORTS: u32 = 8191;
+/// Together with all pods, a larger part of an address family than this is everyone: what is left out
+/// is not what protects anybody.
+const MOST_OF_THE_WORLD: f64 = 0.125;
 
 /// How much comparing of ports and addresses one question is worth. Policies that people write take
 /// hundreds of steps; what was written to be slow would take billions.
@@ -31,33 +32,29 @@ impl Work {
     }
 }
 
-/// How many TCP ports a rule admits at most; overlapping ranges count twice.
-pub(super) fn tcp_ports(rule: &PolicyRule) -> u32 {
-    let Some(ports) = &rule.ports else { return 65535 };
-    let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-    let counts = tcp.map(|port| match &port.port {
-        Port::All => 65535,
-        Port::Range(first, last) => u32::from(*last) - u32::from(*first) + 1,
-        Port::Named(_) | Port::Unreadable => 0,
-    });
-    counts.fold(0, u32::saturating_add)
+/// How many ports a rule admits.
+pub(super) fn count(rule: &PolicyRule) -> f64 {
+    let ports = openness::numbered(rule);
+    Protocol::ALL.into_iter().map(|protocol| ports.ports(protocol).count()).sum()
 }
 
 /// A quick no to [`opens`]: too few ports in all the rules together.
 pub(super) fn might_open<'p>(policies: impl IntoIterator<Item = &'p NetworkPolicy>, direction: Direction) -> bool {
     let rules = policies.into_iter().flat_map(|policy| policy.rules(direction));
-    let mut ports = 0_u32;
-    rules.map(tcp_ports).any(|more| {
-        ports = ports.saturating_add(more);
-        ports > MOST_PORTS
+    let mut tallies = [Tally::default(); 3];
+    rules.map(openness::numbered).any(|ports| {
+        Protocol::ALL.into_iter().zip(&mut tallies).any(|(protocol, tally)| {
+            *tally = tally.and(Tally::of_all(protocol, ports.ports(protocol)));
+            tally.is_as_good_as_all(protocol)
+        })
     })
 }
 
 /// What one policy admits in one direction, as far as it can help to admit everyone.
 #[derive(Debug, Default)]
 pub(super) struct Admits {
-    /// The TCP ports of rules that name no peer.
-    to_everyone: PortSet,
+    /// The ports of rules that name no peer.
+    to_everyone: ConnectionSet,
     /// The rules that name peers.
     named: Vec<Named>,
 }
@@ -65,7 +62,7 @@ pub(super) struct Admits {
 /// A rule with peers.
 #[derive(Debug)]
 struct Named {
-    ports: PortSet,
+    ports: ConnectionSet,
     addresses: IpSet,
     admits_strangers: bool,
 }
@@ -73,8 +70,8 @@ struct Named {
 impl Admits {
     pub(super) fn of(policy: &NetworkPolicy, direction: Direction) -> Self {
         let rules = policy.rules(direction);
-        let to_everyone = rules.iter().filter(|rule| rule.peers.is_none()).flat_map(tcp_ranges);
-        Self { to_everyone: PortSet::from_ranges(to_everyone), named: rules.iter().filter_map(Named::of).collect() }
+        let to_everyone: Vec<_> = rules.iter().filter(|rule| rule.peers.is_none()).map(openness::numbered).collect();
+        Self { to_everyone: ConnectionSet::union_of(&to_everyone), named: rules.iter().filter_map(Named::of).collect() }
     }
 
     /// Whether it is of no help.
@@ -88,14 +85,15 @@ impl Admits {
             let shares = Family::ALL.into_iter().map(|family| space::share(&rule.addresses, family));
             shares.sum::<f64>() + if rule.admits_strangers { 1.0 } else { 0.0 }
         };
-        self.to_everyone.count() + self.named.iter().map(|rule| rule.ports.count() * share(rule) / 3.0).sum::<f64>()
+        let count = |ports: &ConnectionSet| Protocol::ALL.into_iter().map(|it| ports.ports(it).count()).sum::<f64>();
+        count(&self.to_everyone) + self.named.iter().map(|rule| count(&rule.ports) * share(rule) / 3.0).sum::<f64>()
     }
 }
 
 impl Named {
     fn of(rule: &PolicyRule) -> Option<Self> {
         let peers = rule.peers.as_ref()?;
-        let ports = PortSet::from_ranges(tcp_ranges(rule));
+        let ports = openness::numbered(rule);
         if ports.is_empty() {
             return None;
         }
@@ -117,19 +115,8 @@ impl Named {
     }
 }
 
-fn tcp_ranges(rule: &PolicyRule) -> Vec<(u16, u16)> {
-    let Some(ports) = &rule.ports else { return vec![(1, u16::MAX)] };
-    let tcp = ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-    let ranges = tcp.filter_map(|port| match port.port {
-        Port::All => Some((1, u16::MAX)),
-        Port::Range(first, last) => Some((first, last)),
-        Port::Named(_) | Port::Unreadable => None,
-    });
-    ranges.collect()
-}
-
-/// Whether policies together admit everything: many TCP ports, each for every pod of every
-/// namespace and for most addresses of a family.
+/// Whether policies together admit everything: many ports of a protocol, or those that services use, each
+/// for every pod of every namespace and for much of an address family.
 pub(super) fn opens<'p>(
     view: &View<'_>,
     policies: impl Iterator<Item = &'p NetworkPolicy>,
@@ -141,58 +128,70 @@ pub(super) fn opens<'p>(
 
 /// Whether what some policies admit is everything; see [`opens`].
 pub(super) fn open(view: &View<'_>, admits: &[&Admits], work: &Work) -> Truth {
+    let mut most = Truth::No;
+    for protocol in Protocol::ALL {
+        most = most.max(open_over(protocol, view, admits, work));
+        if most == Truth::Yes {
+            break;
+        }
+    }
+    most
+}
+
+fn open_over(protocol: Protocol, view: &View<'_>, admits: &[&Admits], work: &Work) -> Truth {
+    let is_all = |tally: Tally| tally.is_as_good_as_all(protocol);
     // Rules that name nobody are the plain case, and need no looking at single ports.
-    let to_everyone = admits.iter().flat_map(|it| it.to_everyone.ranges());
+    let to_everyone = admits.iter().flat_map(|it| it.to_everyone.ports(protocol).ranges());
     let to_everyone = PortSet::from_ranges(to_everyone.copied());
-    if to_everyone.count() > f64::from(MOST_PORTS) {
+    let mut certain = Tally::of_all(protocol, &to_everyone);
+    if is_all(certain) {
         return Truth::Yes;
     }
-    let named: Vec<&Named> = admits.iter().flat_map(|it| &it.named).collect();
-    let ports = named.iter().flat_map(|rule| rule.ports.ranges()).chain(to_everyone.ranges());
+    let named = admits.iter().flat_map(|it| &it.named).filter(|rule| !rule.ports.ports(protocol).is_empty());
+    let named: Vec<&Named> = named.collect();
+    let ports = named.iter().flat_map(|rule| rule.ports.ports(protocol).ranges()).chain(to_everyone.ranges());
     let ports = PortSet::from_ranges(ports.copied());
-    if ports.count() <= f64::from(MOST_PORTS) || admits_everyone(view, &named) == Truth::No {
+    if !is_all(Tally::of_all(protocol, &ports)) || admits_everyone(view, &named) == Truth::No {
         return Truth::No;
     }
-    let mut cuts: Vec<u32> = (named.iter().flat_map(|rule| rule.ports.ranges()))
+    let mut cuts: Vec<u32> = (named.iter().flat_map(|rule| rule.ports.ports(protocol).ranges()))
         .chain(to_everyone.ranges())
         .flat_map(|(first, last)| [u32::from(*first), u32::from(*last) + 1])
         .collect();
     cuts.sort_unstable();
     cuts.dedup();
-    // Between two neighbouring cuts all ports are admitted alike. The widest spans come first: they
-    // settle most, should there be too many to look at each.
-    let (mut certain, mut possible) = (0, 0);
-    let mut spans: Vec<(u32, u16)> = Vec::new();
+    // Between two neighbouring cuts all ports are admitted alike. The spans that hold most come first:
+    // they settle most, should there be too many to look at each.
+    let mut spans: Vec<(Tally, u16)> = Vec::new();
     for (first, next) in cuts.iter().zip(cuts.iter().skip(1)) {
-        let Ok(port) = u16::try_from(*first) else { break };
-        if to_everyone.contains(port) {
-            certain += next - first;
-        } else if ports.contains(port) {
-            spans.push((next - first, port));
+        let (Ok(port), Ok(last)) = (u16::try_from(*first), u16::try_from(next - 1)) else { break };
+        if !to_everyone.contains(port) && ports.contains(port) {
+            spans.push((Tally::of(protocol, port, last), port));
         }
     }
     spans.sort_by(|(a, at), (b, bt)| b.cmp(a).then(at.cmp(bt)));
-    let mut left: u32 = spans.iter().map(|(width, _)| width).sum();
-    for (width, port) in spans {
+    let mut possible = Tally::default();
+    let mut left = spans.iter().fold(Tally::default(), |all, (tally, _)| all.and(*tally));
+    for (tally, port) in spans {
         view.check_stop();
-        if certain > MOST_PORTS || certain + possible + left <= MOST_PORTS {
+        if is_all(certain) || !is_all(certain.and(possible).and(left)) {
             break;
         }
-        let here: Vec<&Named> = named.iter().copied().filter(|rule| rule.ports.contains(port)).collect();
+        let here: Vec<&Named> = named.iter().copied().filter(|rule| rule.ports.contains(protocol, port)).collect();
         let steps = named.len() + here.iter().map(|rule| rule.size()).sum::<usize>();
         if work.spend(steps).is_none() {
             break;
         }
-        left -= width;
+        left = left.less(tally);
         match admits_everyone(view, &here) {
-            Truth::Yes => certain += width,
-            Truth::Maybe => possible += width,
+            Truth::Yes => certain = certain.and(tally),
+            Truth::Maybe => possible = possible.and(tally),
             Truth::No => {}
         }
     }
-    if certain > MOST_PORTS {
+    if is_all(certain) {
         Truth::Yes
-    } else if certain + possible + left > MOST_PORTS {
+    } else if is_all(certain.and(possible).and(left)) {
         Truth::Maybe
     } else {
         Truth::No
@@ -200,10 +199,12 @@ pub(super) fn open(view: &View<'_>, admits: &[&Admits], work: &Work) -> Truth {
 }
 
 /// Whether the peers of some rules, taken together, are everyone: every pod of every namespace and
-/// most addresses of a family.
+/// much of an address family, itself or by networks that stand for it.
 fn admits_everyone(view: &View<'_>, rules: &[&Named]) -> Truth {
     let addresses = IpSet::union_of(rules.iter().map(|rule| &rule.addresses));
-    let wide: Vec<Family> = Family::ALL.into_iter().filter(|family| space::share(&addresses, *family) > 0.5).collect();
+    let reached = space::with_translated(&addresses);
+    let is_wide = |family: &Family| space::share(&reached, *family) > MOST_OF_THE_WORLD;
+    let wide: Vec<Family> = Family::ALL.into_iter().filter(is_wide).collect();
     if wide.is_empty() {
         return Truth::No;
     }

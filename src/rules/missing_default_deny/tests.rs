@@ -156,12 +156,44 @@ fn a_policy_that_isolates_all_and_admits_something_narrower_is_a_defence() {
         "ingress: [{from: [{namespaceSelector: {matchLabels: {team: web}}}, {ipBlock: {cidr: 203.0.113.0/24}}]}]",
         "egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16]}}]}]",
         "egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}]}]",
-        "egress: [{ports: [{protocol: UDP}]}]",
+        "egress: [{ports: [{protocol: UDP, port: 49152, endPort: 65535}]}]",
+        "ingress: [{ports: [{port: 30000, endPort: 32767}]}]",
+        "ingress: [{ports: [{port: 80}, {port: 443}, {port: 8080}, {port: 8443}, {port: 15021}]}]",
         "egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}], ports: [{port: 443}, {port: 80}]}]",
     ] {
         for cni in ["calico", "cilium", "unknown"] {
             shop(&[&allow(narrower)]).on(cni).check().nothing();
         }
+    }
+}
+
+#[test]
+fn what_holds_the_ports_that_matter_is_no_defence_whatever_the_protocol() {
+    for (wide, over) in [
+        ("ingress: [{ports: [{port: 1, endPort: 8191}]}]", "all ingress back"),
+        ("ingress: [{ports: [{port: 1, endPort: 1023}]}]", "all ingress back"),
+        ("egress: [{ports: [{protocol: UDP}]}]", "all egress over UDP back"),
+        ("ingress: [{ports: [{protocol: SCTP}]}]", "all ingress over SCTP back"),
+        ("ingress: [{ports: [{protocol: UDP}, {protocol: SCTP}]}]", "all ingress over UDP and SCTP back"),
+        ("ingress: [{ports: [{port: 1, endPort: 3000}]}, {ports: [{port: 3001, endPort: 7000}]}]", "all ingress back"),
+        (
+            "ingress: [{from: [{namespaceSelector: {}}, {ipBlock: {cidr: 0.0.0.0/1}}], ports: [{port: 1, endPort: 4000}]}]",
+            "all ingress back",
+        ),
+    ] {
+        shop(&[&allow(wide)]).check().is(&["deny NP001"]).mentions(over);
+    }
+}
+
+#[test]
+fn all_pods_and_a_large_part_of_the_world_are_everyone() {
+    for world in ["0.0.0.0/1", "64.0.0.0/2", "64:ff9b::/96", "2002::/16", "2000::/3"] {
+        let peers = format!("egress: [{{to: [{{namespaceSelector: {{}}}}, {{ipBlock: {{cidr: '{world}'}}}}]}}]");
+        shop(&[&allow(&peers)]).check().is(&["deny NP001"]);
+    }
+    for network in ["10.0.0.0/8", "203.0.113.0/24", "64:ff9b::a00:0/104", "fd00::/8"] {
+        let peers = format!("egress: [{{to: [{{namespaceSelector: {{}}}}, {{ipBlock: {{cidr: '{network}'}}}}]}}]");
+        shop(&[&allow(&peers)]).check().nothing();
     }
 }
 

@@ -102,6 +102,7 @@ fn workload(kind: &str, text: &str, owner: Option<Owner>) -> Object {
         ips: Vec::new(),
         is_finished: false,
         is_idle: false,
+        is_scaled_to_zero: false,
         proxy: if marks.contains("istio-proxy") { NamedProxy::Beside } else { NamedProxy::None },
         is_partial: marks.contains("unreadable"),
     }))
@@ -358,6 +359,7 @@ fn a_port_of_the_service_is_not_the_port_of_the_pods() {
         labels: Labels::default(),
         selector: Some(labels("app=cart")),
         ports: vec![ServicePort { protocol: Protocol::Tcp, port: 80, target: TargetPort::Number(8080) }],
+        is_external_name: false,
         cluster_ips: Vec::new(),
     }));
     let cluster = |policy_text: &str| {

@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::model::{NetworkPolicy, PolicyRule, Port, Str};
-use crate::netset::{ConnectionSet, Family, IpSet, PortSet, Protocol};
-use crate::rules::space;
+use crate::netset::{ConnectionSet, Family, IpSet, Protocol};
+use crate::rules::{openness, space};
 
 /// What one rule admits: these ports of these addresses.
 pub(super) struct Part {
@@ -23,31 +23,11 @@ pub(super) struct Ports {
 impl Ports {
     /// What cannot be read is not among them.
     pub(super) fn of(rule: &PolicyRule) -> Self {
-        let Some(specs) = &rule.ports else {
-            return Self { numbered: ConnectionSet::full(), named: BTreeSet::new() };
-        };
-        let (mut ranges, mut named) = ([const { Vec::new() }; 3], BTreeSet::new());
-        for spec in specs {
-            let [tcp, udp, sctp] = &mut ranges;
-            let ranges = match spec.protocol {
-                Protocol::Tcp => tcp,
-                Protocol::Udp => udp,
-                Protocol::Sctp => sctp,
-            };
-            match &spec.port {
-                Port::All => ranges.push((1, u16::MAX)),
-                Port::Range(first, last) => ranges.push((*first, *last)),
-                Port::Named(name) => {
-                    named.insert((spec.protocol, name.clone()));
-                }
-                Port::Unreadable => {}
-            }
-        }
-        let sets = Protocol::ALL.into_iter().zip(ranges).map(|(protocol, ranges)| {
-            let ports = PortSet::from_ranges(ranges);
-            ConnectionSet::of(protocol, ports)
+        let names = rule.ports.iter().flatten().filter_map(|spec| match &spec.port {
+            Port::Named(name) => Some((spec.protocol, name.clone())),
+            Port::All | Port::Range(..) | Port::Unreadable => None,
         });
-        Self { numbered: ConnectionSet::union_of(&sets.collect::<Vec<_>>()), named }
+        Self { numbered: openness::numbered(rule), named: names.collect() }
     }
 
     pub(super) fn union_of(parts: Vec<Self>) -> Self {

@@ -478,13 +478,25 @@ impl WildcardIpBlock {
             numbered = numbered.subtract(&ConnectionSet::of(Protocol::Tcp, answered));
         }
         match (direction, moment.profile) {
-            // All of it is given back, which is another rule's to say.
-            _ if openness::is_as_good_as_all(&numbered) => Action::Off,
+            // All of it is given back, which is another rule's to say: unless it was before as well.
+            _ if openness::is_as_good_as_all(&numbered) && !self.was_given_back(policy, direction, moment) => {
+                Action::Off
+            }
             _ if numbered.is_empty() && is_known => Action::Off,
             (_, profile) if is_dns(&numbered) && is_known => of_dns(profile),
             (Direction::Ingress, Profile::Baseline) => Action::Audit,
             (Direction::Ingress, Profile::Restricted) | (Direction::Egress, _) => Action::Deny,
         }
+    }
+
+    /// Whether a change finds a policy that gives everything back already, so that what it adds is not
+    /// what opens anything.
+    fn was_given_back(&self, policy: &NetworkPolicy, direction: Direction, moment: &Moment<'_>) -> bool {
+        let Some((_, before)) = moment.change.filter(|_| !moment.standing) else { return false };
+        let policies = before.cluster.namespace(&policy.namespace).map(|state| &state.policies);
+        policies
+            .and_then(|policies| policies.get(policy.name.as_str()))
+            .is_some_and(|before| openness::is_as_good_as_all(&self.ports_for_everyone(before, direction).numbered))
     }
 
     fn ceiling_of_blocks(&self, concerned: &PolicySet, family: Family, blocks: &Blocks, profile: Profile) -> Action {

@@ -386,6 +386,20 @@ fn what_a_wide_policy_grows_by_is_new() {
 }
 
 #[test]
+fn what_was_given_back_already_grows_too() {
+    let range = |last: u16| {
+        policy(
+            "shop/net",
+            &format!("podSelector: {{}}, policyTypes: [Egress], egress: [{{ports: [{{port: 1, endPort: {last}}}]}}]"),
+        )
+    };
+    let gate = shop(&[&range(10000)]).restricted();
+    gate.update(&range(20000)).is(&["deny NP003"]);
+    gate.update(&policy("shop/net", "podSelector: {}, policyTypes: [Egress], egress: [{}]")).is(&["deny NP003"]);
+    gate.update(&range(9000)).nothing();
+}
+
+#[test]
 fn halves_that_change_places_under_one_workload_have_grown() {
     let gate = shop(&[&blocks("low", "0.0.0.0/4"), &blocks("next", "16.0.0.0/4")]).restricted();
     gate.update(&blocks("next", "240.0.0.0/4")).is(&["deny NP003"]);
