@@ -148,7 +148,6 @@ async fn validate(State(gate): State<Arc<Gate>>, Extension(client): Extension<Cl
     };
     let (answer, is_judged) = match judged {
         Ok(Ok(Ok(answer))) => (answer, true),
-        Ok(Ok(Err(Unanswered::Late))) => (not_judged(&gate, &rules, &body, Unjudged::Late), false),
         Ok(Ok(Err(Unanswered::Full(full)))) => {
             gate.metrics.rejected(match full {
                 NoRoom::Namespace => Rejection::Namespace,
@@ -157,7 +156,7 @@ async fn validate(State(gate): State<Arc<Gate>>, Extension(client): Extension<Cl
             (not_judged(&gate, &rules, &body, Unjudged::Crowded), false)
         }
         Ok(Err(_)) => (not_judged(&gate, &rules, &body, Unjudged::Failed), false),
-        Err(_) => (not_judged(&gate, &rules, &body, Unjudged::Late), false),
+        Ok(Ok(Err(Unanswered::Late))) | Err(_) => (not_judged(&gate, &rules, &body, Unjudged::Late), false),
     };
     report(&gate.metrics, &answer, is_judged, received.elapsed(), http);
     respond(answer.status, answer.body)
