@@ -21,6 +21,7 @@ mod fixes;
 mod host_network_bypass;
 mod invalid_waiver;
 mod judge;
+mod metadata_access;
 mod missing_default_deny;
 mod mode_loosened;
 mod openness;

@@ -10,6 +10,7 @@ use super::dns_blackhole::DnsBlackhole;
 use super::dns_unserved::DnsUnserved;
 use super::host_network_bypass::HostNetworkBypass;
 use super::invalid_waiver::InvalidWaiver;
+use super::metadata_access::MetadataAccess;
 use super::missing_default_deny::MissingDefaultDeny;
 use super::mode_loosened::ModeLoosened;
 use super::oversized_policy::OversizedPolicy;
@@ -27,6 +28,7 @@ pub static RULES: &[Entry] = &[
     Entry::of::<OversizedPolicy>(),
     Entry::of::<HostNetworkBypass>(),
     Entry::of::<DnsUnserved>(),
+    Entry::of::<MetadataAccess>(),
     Entry::of::<PlaintextMtls>(),
     Entry::builtin(&CL_UNREADABLE_OBJECT, UNREADABLE_OBJECT_PAGE),
     Entry::builtin(&CL_RULE_FAILED, RULE_FAILED_PAGE),

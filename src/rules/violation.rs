@@ -62,6 +62,8 @@ pub enum Aspect {
     OnNodesNetwork,
     /// Most of an address space is admitted.
     WideBlock(Direction, Family),
+    /// A cloud's metadata address is allowed by name.
+    Metadata,
     /// The DNS Service of this name is not answered.
     DnsUnserved(Str),
     /// Everyone is admitted, on some ports.

@@ -3,6 +3,8 @@
 
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::sync::OnceCell;
 
 use crate::support::{BINARY, ControlPlane, Gate, Knows, Kubectl, Registration, Setup, Through, eventually};
@@ -267,4 +269,9 @@ pub(crate) fn registration(plane: &ControlPlane, name: &str, arguments: &[&str])
     let printed = command.output().unwrap();
     assert!(printed.status.success(), "{printed:?}");
     serde_json::from_slice(&printed.stdout).unwrap()
+}
+
+/// Bytes as a `caBundle` holds them.
+pub(crate) fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
 }

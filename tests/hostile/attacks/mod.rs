@@ -2,6 +2,7 @@
 
 mod crowds;
 mod deletion;
+mod dns;
 mod mesh;
 mod openings;
 mod workloads;
