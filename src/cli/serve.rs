@@ -61,15 +61,16 @@ pub(super) struct Args {
     /// What is logged: error, warn, info, debug, trace, or a filter by module; else `PORTCULLIS_LOG`
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// The most connections at a time, of which one address has a quarter; for one more, the one that
-    /// does least is closed
+    /// The most connections at a time. One address may have a quarter of them; for one more, the least
+    /// active connection is closed
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
-    /// The most reviews judged at a time, of which one address has half; one more is answered 429
+    /// The most reviews judged at a time. One address may have as many as are still free, which is half
+    /// if it is the only one; one more is answered 429
     #[arg(long, value_name = "N", default_value_t = Limits::default().reviews)]
     max_reviews: usize,
-    /// Where API servers send from: a quarter of all places is kept for these, and one address may have
-    /// the rest, too. Whoever may connect stays so
+    /// The addresses that API servers connect from. A quarter of the capacity is reserved for them, and
+    /// the share of one address does not limit them. This does not change who may connect
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     api_server_address: Vec<IpNet>,
     /// How often files are looked at for changes, in seconds

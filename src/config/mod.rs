@@ -53,9 +53,9 @@ pub struct Settings {
     #[serde(deserialize_with = "null_is_default")]
     #[schemars(with = "Option<OnError>")]
     pub on_error: OnError,
-    /// What becomes of a change that is not judged in time, or that the gate has no room for: `deny`,
-    /// `warn` or `audit`. The mode of its namespace caps it. Cleanup by the cluster's own controllers
-    /// and namespaces under `exempt` are never denied for it.
+    /// What happens to a change that the gate does not judge in time, or has no room for: `deny`,
+    /// `warn` or `audit`. The namespace's mode caps it. Cleanup by the cluster's own controllers, and
+    /// changes in namespaces under `exempt`, are never denied for this.
     #[serde(deserialize_with = "null_is_default")]
     #[schemars(with = "Option<OnTimeout>")]
     pub on_timeout: OnTimeout,
@@ -114,10 +114,10 @@ impl Default for ViewSettings {
 pub enum OnError {
     /// It is refused.
     Deny,
-    /// It is allowed, and the user is told.
+    /// It is allowed, with a warning to the user.
     #[default]
     Warn,
-    /// It is allowed, and recorded.
+    /// It is allowed, and recorded in the audit log.
     Audit,
 }
 
@@ -131,16 +131,16 @@ impl OnError {
     }
 }
 
-/// What becomes of a change that is not judged in time.
+/// What happens to a change that the gate does not judge in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnTimeout {
-    /// It is refused, and what stood stays.
+    /// It is denied, and the object stays as it was.
     #[default]
     Deny,
-    /// It is allowed, and the user is told.
+    /// It is allowed, with a warning to the user.
     Warn,
-    /// It is allowed, and recorded.
+    /// It is allowed, and recorded in the audit log.
     Audit,
 }
 

@@ -43,8 +43,8 @@ const DEFAULT_ROOT: &str = "istio-system";
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub struct MeshSettings {
     /// The mesh's root namespace. Left out, it is read from the mesh's ConfigMap in the namespace
-    /// that sidecars are injected from, and is `istio-system` where neither is known. A ConfigMap
-    /// in any other namespace counts for nothing.
+    /// of the sidecar injector, else it is `istio-system`. A ConfigMap in any other namespace is
+    /// ignored.
     #[serde(deserialize_with = "written::optional_name")]
     #[schemars(with = "Option<String>")]
     pub root_namespace: Option<Str>,

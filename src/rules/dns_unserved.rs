@@ -11,9 +11,10 @@ use crate::reach::keeps_cluster_dns;
 
 /// Reports a change that leaves the cluster's DNS Service without pods that answer.
 ///
-/// Every pod asks the address of one Service. It is gone when the Service is deleted, or becomes an
-/// `ExternalName`; no pod answers on it when its selector is taken away or matches nothing, when the
-/// workload behind it is deleted or scaled to zero, or when its port leads elsewhere.
+/// Every pod asks the address of one Service. The address disappears when the Service is deleted or
+/// becomes an `ExternalName`. No pod answers on it when the Service loses its selector, or the selector
+/// matches no pod, when the workload behind it is deleted or scaled to zero, or when its port leads
+/// elsewhere.
 ///
 /// ## Why is this bad?
 /// It is the same outage as a policy that blocks DNS, for the whole cluster at once. Nothing fails when
@@ -73,16 +74,17 @@ use crate::reach::keeps_cluster_dns;
 ///
 /// ## When it fires
 /// When the DNS Service, a workload behind it or one of its pods is changed or deleted, and pods
-/// answered before. An upgrade that keeps the labels and some replicas passes. `kube-system` is not sent
-/// to the gate unless the registration has the entry that `--guard` adds; that entry never holds a change
-/// up while the gate is away. It alone sends workloads, and only those with labels that distributions
-/// give the pods of DNS: where DNS runs in another namespace, its Services are seen and its workloads not. `check` reports a DNS Service whose selector matches none of the workloads
-/// beside it.
+/// answered before. An upgrade that keeps the labels and some replicas passes. The API server sends
+/// changes in `kube-system` only if the registration has the entry that `--guard` adds. That entry never
+/// blocks a change while the gate is away. Of workloads, only that entry sends any to this rule, and only
+/// those with the labels that distributions give DNS pods. If DNS runs in another namespace, the rule sees
+/// its Services and not its workloads. `check` reports a DNS Service whose selector matches none of the
+/// workloads beside it.
 ///
 /// ## What it does not see
-/// Who answers for a Service without a selector: that it loses its selector is a warning, and one that
-/// never had one is left alone, as with a resolver outside the cluster. Endpoints that are written by
-/// hand, the configuration of CoreDNS, and resolvers that `dns.addresses` names.
+/// What answers for a Service without a selector. A Service that loses its selector gets a warning; one
+/// that never had a selector is not reported, since its resolver may be outside the cluster. Endpoints
+/// written by hand, the configuration of CoreDNS, and the resolvers under `dns.addresses`.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct DnsUnserved {}

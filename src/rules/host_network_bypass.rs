@@ -14,13 +14,13 @@ use crate::model::{
     written,
 };
 
-/// Reports workloads on their node's network, which the policies that select them do not govern.
+/// Reports workloads on their node's network, where the NetworkPolicies that select them have no effect.
 ///
 /// ## Why is this bad?
-/// A NetworkPolicy governs the network of a pod. With `hostNetwork: true` a pod has none of its own: it
-/// uses that of its node. A default-deny still selects it, and has no effect. The pod then connects to
-/// all that its node can, the kubelet and the cloud's metadata included, and its ports are open to all
-/// that reach the node. One field takes a workload out of every policy.
+/// A NetworkPolicy applies to the network of a pod. A pod with `hostNetwork: true` has no network of its
+/// own: it uses its node's. A default-deny still selects the pod, and has no effect. The pod can connect to
+/// everything its node can, including the kubelet and the cloud's metadata service. Its ports are open to
+/// everything that can reach the node. One field takes a workload out of every policy.
 ///
 /// ## Example
 /// ```yaml
@@ -66,18 +66,18 @@ use crate::model::{
 /// ```
 ///
 /// ## When it fires
-/// When a workload on its node's network is created where a policy selects it, or when it moves there.
-/// A policy that comes to select such a workload is never denied for it: the finding is a warning that
-/// the policy does not govern this one.
+/// When a workload on its node's network is created and a policy selects it, or when a workload moves to
+/// its node's network. A policy that newly selects such a workload is never denied for it. It gets a
+/// warning: the policy has no effect on this workload.
 ///
 /// ## What it does not see
-/// Workloads that no NetworkPolicy selects: nothing is bypassed there. Policies of other systems: some
-/// of them govern nodes, and with them what runs on a node's network. The agents of exempt namespaces.
+/// Workloads that no NetworkPolicy selects: they bypass nothing. Policies of other systems: some of them
+/// also apply to nodes, and so to workloads on a node's network. Workloads in exempt namespaces.
 #[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct HostNetworkBypass {
-    /// Labels of pods that may be on their node's network where policies select them: a node agent. A
-    /// pod that carries all labels of one entry is left alone.
+    /// Labels of pods that may use their node's network although policies select them: node agents. A
+    /// pod that carries all labels of one entry is not reported.
     #[serde(deserialize_with = "written::label_sets")]
     exempt_pods: Vec<BTreeMap<String, String>>,
 }

@@ -1,4 +1,4 @@
-//! `oversized-policy`: a NetworkPolicy larger than any that people write.
+//! `oversized-policy`: a NetworkPolicy that is far larger than any that people or generators need.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,16 +8,16 @@ use crate::model::{
     Change, Direction, FieldPath, NetworkPolicy, Object, ObjectRef, Operation, Operator, PeerSpec, Selector,
 };
 
-/// Reports a NetworkPolicy that is larger than any that people or generators have a use for.
+/// Reports a NetworkPolicy that is far larger than any that people or generators need.
 ///
 /// ## Why is this bad?
-/// Each part of a policy is programmed on every node on which it selects a pod, and it is judged at
-/// each change of its namespace. A policy of hundreds of thousands of parts costs all of them time and
-/// memory, and what it adds up to can no longer be read by a person. It is also how a gate is
-/// attacked: by what takes too long to judge.
+/// The CNI programs every rule, peer and port of a policy on each node that runs a selected pod. The
+/// gate judges them again at each change in the namespace. A policy with hundreds of thousands of them
+/// costs each node and the gate time and memory, and a person can no longer read what the policy allows.
+/// Such a policy can also be an attack on the gate: one that takes too long to judge.
 ///
-/// The limits are far above what is in use. The largest honest policies are generated lists of
-/// networks: those of a cloud provider are some thousands.
+/// The limits are far above what clusters use. The largest honest policies are generated lists of
+/// networks. The list of a cloud provider has some thousands.
 ///
 /// ## Example
 /// ```yaml
@@ -54,12 +54,12 @@ use crate::model::{
 /// ```
 ///
 /// ## When it fires
-/// When a policy is created, or changed and not made smaller. Making it smaller and deleting it always
-/// pass.
+/// When a policy over a limit is created, or when a change makes it larger. A policy that was over a
+/// limit before and does not grow gets a warning at most. Making it smaller and deleting it always pass.
 ///
 /// ## What it does not see
-/// How many policies a namespace holds. A policy that is too large to be read at all, which
-/// `unreadable-object` reports.
+/// How many policies a namespace has. A policy that is too large to be read at all is not judged:
+/// `onTimeout` decides.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct OversizedPolicy {

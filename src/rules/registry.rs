@@ -122,7 +122,7 @@ Reports a configuration by which the gate lets pass more than before.
 
 Looked at is each ConfigMap in the gate's own namespace that has the key `portcullis.yaml`, when it is
 created, changed or deleted. What counts: a lower `mode`, `profile`, `onError` or `onTimeout`; a rule
-that is switched off or asks for less; an option by which a rule lets pass more; a namespace more under
+that is switched off or asks for less; an option that makes a rule less strict; another namespace under
 `exempt`; waivers that may last longer; a shorter `view.maxAge`, past which nothing is denied; a rule
 that would say so no longer. It is compared with what the ConfigMap held before, and with what is in
 force where it held nothing.

@@ -117,7 +117,7 @@ const REJECTED: Metric = Metric {
     name: "portcullis_rejected_total",
     kind: Kind::Counter,
     labels: &["reason"],
-    help: "Connections and requests turned away before they were judged. Connections: `connections`, too many are open; `peer_connections`, too many of one address; `accept`, it could not be accepted; `handshake`, it failed or took too long; `idle`, no request came in time; `operations`, any of these on the port of probes and metrics. Requests: `receiving`, too many bytes of bodies are under way; `peer_receiving`, too many of one address; `body`, it broke off or did not come in time; `too_large`; `overload`, too many reviews are judged; `peer_overload`, too many of one address; `namespace`, too many of one namespace; `memory`, what they become needs more than is free.",
+    help: "Connections and requests turned away before they were judged. Connections: `connections`, too many are open; `peer_connections`, too many from one address; `accept`, the process could not accept it; `handshake`, it failed or took too long; `idle`, no request arrived in time; `operations`, any of these on the port for probes and metrics. Requests: `receiving`, too many bytes of bodies are being received; `peer_receiving`, too many from one address; `body`, the body broke off or did not arrive in time; `too_large`, the body is over 7 MiB; `overload`, too many reviews are being judged; `peer_overload`, too many from one address; `namespace`, too many of one namespace; `memory`, judging needs more memory than is free.",
 };
 
 const CONNECTIONS: Metric = Metric {
@@ -236,7 +236,7 @@ const PROTECTION_LOST: Metric = Metric {
     name: "portcullis_protection_lost_total",
     kind: Kind::Counter,
     labels: &["rule"],
-    help: "Findings about policies that are gone and whose deletion the gate would have denied, had it been asked.",
+    help: "Findings about deleted policies whose deletion the gate was not asked about and would have denied, by rule.",
 };
 
 /// What waivers come to.

@@ -109,14 +109,14 @@ use survey::{ByDefault, Survey};
 /// ```
 ///
 /// ## When it fires
-/// When a workload or a bare pod is created in an undefended namespace; when a policy is changed,
-/// deleted or given another owner and a namespace or a workload loses its last defence; when a policy or a label gives a
-/// workload everything back. Creating a Namespace only warns, since it must exist before its
-/// policies can, and so does taking the last policy from one in which nothing runs.
+/// When a workload or a bare pod is created in a namespace without a default-deny. When a policy is
+/// changed, deleted or given another owner, and a namespace or a workload loses its last default-deny.
+/// When a policy or a label re-opens a workload. Creating a Namespace gets only a warning, because it must
+/// exist before its policies can. So does deleting the last policy of a namespace in which nothing runs.
 ///
-/// A template is judged for every label its pods may carry, those included that the cluster writes:
-/// the ordinal of a StatefulSet's pod, the hash of a revision, the zone of a node. Where a value is
-/// certain to come, by scaling say, a policy that opens it is denied; where only a controller knows the
+/// A template is judged with every label its pods may carry, including labels that the cluster writes:
+/// the ordinal of a StatefulSet's pod, the hash of a revision, the zone of a node. If scaling is certain to
+/// produce a value, a policy that opens pods with that value is denied. If only a controller knows the
 /// value, the finding is a warning.
 ///
 /// ## What it does not see

@@ -33,9 +33,9 @@ use crate::model::{Change, Namespace, Object, Str, Workload};
 /// control plane that is not installed, and one in a namespace that is not the root although it
 /// looks like it.
 ///
-/// A workload counts as one with a sidecar where an installed injector takes it. A container that is
-/// only named `istio-proxy` does not make it one. The root namespace is what the mesh's ConfigMap
-/// says where the injector runs; a ConfigMap in any other namespace counts for nothing.
+/// A workload counts as having a sidecar if an installed injector selects it. A container with only the
+/// name `istio-proxy` does not count. The root namespace comes from the mesh's ConfigMap in the namespace
+/// where the injector runs. A ConfigMap in any other namespace is ignored.
 ///
 /// ## Why is this bad?
 /// A port that accepts plaintext accepts anyone who can reach it. There is no encryption, and no
@@ -82,8 +82,8 @@ use crate::model::{Change, Namespace, Object, Str, Workload};
 ///
 /// ## What it does not see
 /// What clients send: a `DestinationRule` can make them speak plaintext to a STRICT port, and then
-/// they fail. What the injector's own ConfigMap may say. Proxies that are given another image,
-/// bootstrap or control plane. Other meshes. A workload that is deleted and created anew counts as new.
+/// they fail. Settings in the injector's own ConfigMap. Proxies with another image, bootstrap or control
+/// plane. Other meshes. A workload that is deleted and created again counts as new.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct PlaintextMtls {

@@ -22,7 +22,7 @@ use crate::cluster::{NamespaceState, PolicySet};
 use crate::model::{Change, Direction, NetworkPolicy, Object, Operation, PeerSpec, PolicyRule, Str, written};
 use crate::netset::{ConnectionSet, Family, IpSet, PortSet, Protocol};
 
-/// Reports rules that admit most of an address space, by IP blocks or by naming no peer.
+/// Reports rules that admit most of an address space, by wide IP blocks or by naming no peer.
 ///
 /// ## Why is this bad?
 /// A block such as `0.0.0.0/0` is written to mean "the internet" and means every address there is:
@@ -37,10 +37,11 @@ use crate::netset::{ConnectionSet, Family, IpSet, PortSet, Protocol};
 /// `2002::/16` (6to4) and `::ffff:0:0/96` are all of IPv4.
 ///
 /// A rule without `to` or `from` is wider than any block: it admits every pod and every address, on the
-/// ports it names. Rules for DNS ports alone are another matter: to let pods ask any resolver is usual.
-/// `baseline` says nothing of them, and `restricted` warns. A service whose port is open to all is usual
-/// too: `baseline` records it and says nothing, and `restricted` denies it unless an admission webhook
-/// is answered on that port, since the API server that calls it has no labels to name.
+/// ports it names. Two common kinds of such rules are judged less strictly. A rule for DNS ports alone
+/// lets pods ask any resolver: `baseline` does not report it, and `restricted` warns. An ingress rule
+/// that opens a service's ports to everyone is only recorded in `baseline`, and denied in `restricted`.
+/// A port on which a pod answers an admission webhook is not reported, because the API server that
+/// calls it has no labels to select.
 ///
 /// ## Example
 /// ```yaml
@@ -96,14 +97,14 @@ use crate::netset::{ConnectionSet, Family, IpSet, PortSet, Protocol};
 /// ```
 ///
 /// ## When it fires
-/// When a policy is created or changed and it, or all policies of a pod together, admit more of a
-/// family than `maxShare` in one direction, or everyone; when a workload comes under policies that do so
-/// only together. What stood before is a warning at most, and what it grows by is new: more pods, more
-/// ports, another part of the world.
+/// When a policy is created or changed and it admits everyone, or more of an address family than
+/// `maxShare` in one direction, by itself or together with the other policies of a pod. When a workload is
+/// selected by policies that do so only together. A policy that was too wide before gets a warning at most.
+/// Its growth counts as new: more pods, more ports, other addresses.
 ///
 /// ## What it does not see
 /// Policies of other systems: where one may touch the namespace, the finding says so and is at most a
-/// warning. Rules without peers that give everything back: `missing-default-deny` judges those.
+/// warning. Rules without peers that re-open a pod entirely: `missing-default-deny` judges those.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct WildcardIpBlock {
