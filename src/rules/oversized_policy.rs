@@ -134,7 +134,7 @@ impl Rule for OversizedPolicy {
         severity: Severity::Medium,
         baseline: Action::Deny,
         restricted: Action::Deny,
-        since: "0.2.0",
+        since: "0.1.0",
         watches: &[Watched::NetworkPolicies.when_set()],
     };
 

@@ -135,6 +135,7 @@ async fn more_large_objects_than_there_is_room_for_keep_memory_bounded() {
     for created in creating.join_all().await {
         match created {
             Ok(_) => judged += 1,
+            Err(error) if error.to_string().contains("oversized-policy") => judged += 1,
             // The gate had no place for it for longer than the API server waits, or no room.
             Err(error) => {
                 let said = error.to_string();

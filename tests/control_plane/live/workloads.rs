@@ -28,7 +28,7 @@ kind: ReplicaSet
 metadata:
   name: evil
   namespace: $ns
-  ownerReferences: [{apiVersion: v1, kind: ConfigMap, name: anchor, uid: 22222222-2222-4222-8222-222222222222, controller: true}]
+  ownerReferences: [{apiVersion: rollouts.example.com/v1, kind: Rollout, name: anchor, uid: 22222222-2222-4222-8222-222222222222, controller: true}]
 spec:
   replicas: 0
   selector: {matchLabels: {app: evil}}

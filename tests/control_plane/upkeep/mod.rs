@@ -101,8 +101,12 @@ impl<'a> Home<'a> {
 
     /// Changes the registration as somebody else would.
     async fn patch(&self, entry: Value) {
+        self.patch_entry("gate.portcullis.dev", entry).await;
+    }
+
+    async fn patch_entry(&self, name: &str, entry: Value) {
         let mut entry = entry;
-        entry["name"] = "gate.portcullis.dev".into();
+        entry["name"] = name.into();
         let patch = json!({ "webhooks": [entry] }).to_string();
         let words = ["patch", "validatingwebhookconfiguration", self.name, "--type=strategic", "--patch", &patch];
         let patched = self.plane.kubectl(words, "").await;

@@ -129,7 +129,9 @@ async fn a_bundle_that_something_else_fills_in_is_compared_and_never_written() {
     let mut registration = home.registration();
     // The certificate of the tests is for Services of another namespace, and for this address.
     let url = format!("https://{}/validate", home.address);
-    registration["webhooks"][0]["clientConfig"] = json!({ "url": url });
+    for entry in registration["webhooks"].as_array_mut().unwrap() {
+        entry["clientConfig"] = json!({ "url": url });
+    }
     registration["metadata"]["annotations"] = json!({ "cert-manager.io/inject-ca-from": "injected/gate" });
     plane.apply(&registration.to_string()).await;
     let setup = Setup {
@@ -153,7 +155,9 @@ async fn a_bundle_that_something_else_fills_in_is_compared_and_never_written() {
     let inject = async |bundle: &str| {
         use base64::Engine as _;
         let encoded = base64::engine::general_purpose::STANDARD.encode(bundle);
-        home.patch(json!({ "clientConfig": { "caBundle": encoded } })).await;
+        for name in ["gate.portcullis.dev", "owned-pods.portcullis.dev"] {
+            home.patch_entry(name, json!({ "clientConfig": { "caBundle": encoded } })).await;
+        }
     };
     says("the `caBundle` is empty").await;
     inject(&other.authority()).await;
