@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::head::LONGEST;
 use super::request::Request;
 use super::{Record, words};
 use crate::cluster::Reading;
@@ -129,6 +130,8 @@ impl Answer {
 
     /// The answer to what is no review.
     pub(super) fn bad_request(error: &str) -> Self {
+        // It may repeat what was sent, which is as long as its sender likes.
+        let error = error.get(..error.floor_char_boundary(LONGEST)).unwrap_or_default();
         let body = serde_json::json!({ "error": error }).to_string().into_bytes();
         Self { status: 400, body, record: Record::default() }
     }

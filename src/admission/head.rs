@@ -5,6 +5,10 @@
 
 use std::borrow::Cow;
 
+/// The longest field of a head. All that an API server writes is shorter by far, and an answer repeats
+/// some of it: a client that chooses it does not choose how long its answer is.
+pub(super) const LONGEST: usize = 1024;
+
 /// The head of a review. An API server writes all of this before the objects.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Head<'a> {
@@ -154,9 +158,9 @@ fn nested_end(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The string at the start of a text, where one is there and whole.
+/// The string at the start of a text, where one is there, whole, and no longer than [`LONGEST`].
 fn string(text: &[u8]) -> Option<Cow<'_, str>> {
-    let quoted = text.get(..string_end(text)?)?;
+    let quoted = text.get(..string_end(text)?).filter(|quoted| quoted.len() <= LONGEST)?;
     if quoted.contains(&b'\\') {
         return serde_json::from_slice(quoted).ok().map(Cow::Owned);
     }
@@ -205,6 +209,15 @@ mod tests {
             found
         );
         assert_eq!(uid(r#"{"request":{"uid":"u\u002d1"}}"#), found);
+    }
+
+    #[test]
+    fn a_field_that_no_api_server_writes_is_not_repeated() {
+        let long = "a".repeat(LONGEST);
+        assert_eq!(uid(&format!(r#"{{"request":{{"uid":"{long}"}}}}"#)), None);
+        let text = format!(r#"{{"request":{{"uid":"u-1","namespace":"{long}","kind":{{"kind":"{long}"}}}}}}"#);
+        let head = Head::find(text.as_bytes()).unwrap();
+        assert_eq!([head.namespace, head.kind], ["", ""]);
     }
 
     #[test]

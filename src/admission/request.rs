@@ -9,6 +9,7 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::head::LONGEST;
 use super::probe::PROBE;
 use crate::model::{ObjectRef, Str};
 
@@ -213,7 +214,13 @@ pub(super) fn parse(body: &[u8]) -> Result<Request<'_>, String> {
             "`{api_version}` is not supported: the webhook's `admissionReviewVersions` must be `[v1]`"
         ));
     }
-    request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())
+    let request = request.ok_or_else(|| "the AdmissionReview has no `request`".to_owned())?;
+    let Request { uid, kind, sent_kind, name, namespace, operation, .. } = &request;
+    let kinds = [Some(kind), sent_kind.as_ref()].into_iter().flatten().flat_map(|it| [&it.group, &it.kind]);
+    if [uid, name, namespace, operation].into_iter().chain(kinds).any(|field| field.len() > LONGEST) {
+        return Err(format!("a name in the `request` is longer than {LONGEST} bytes"));
+    }
+    Ok(request)
 }
 
 /// An error with the path of the field it is about. To keep track of paths costs time, so that is

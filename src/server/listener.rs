@@ -225,10 +225,9 @@ impl Connections {
     async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(&self, stream: S, client: Client) {
         let pulse = Arc::clone(&client.pulse);
         let service = service_fn(|mut request: Request<Incoming>| {
-            pulse.begin();
+            let serving = pulse.begin();
             request.extensions_mut().insert(client.clone());
             let answer = self.router.clone().call(request);
-            let pulse = Arc::clone(&pulse);
             let phases = &self.phases;
             async move {
                 let mut answer = answer.await;
@@ -237,7 +236,7 @@ impl Connections {
                 {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                pulse.end();
+                drop(serving);
                 answer
             }
         });
@@ -257,13 +256,12 @@ impl Connections {
         // no more than a part of the places.
         let streams = u32::try_from(self.limits.reviews / 4).unwrap_or(u32::MAX).max(1);
         let service = service_fn(|mut request: Request<Incoming>| {
-            pulse.begin();
+            let serving = pulse.begin();
             request.extensions_mut().insert(client.clone());
             let answer = self.router.clone().call(request);
-            let pulse = Arc::clone(&pulse);
             async move {
                 let answer = answer.await;
-                pulse.end();
+                drop(serving);
                 answer
             }
         });

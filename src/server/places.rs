@@ -21,7 +21,7 @@ use crate::telemetry::metrics::Rejection;
 
 /// Where a client comes from: an IPv4 address, or the /64 of an IPv6 address, which is what one host
 /// may choose its addresses from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Peer(IpAddr);
 
 impl Peer {

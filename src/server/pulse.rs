@@ -45,6 +45,9 @@ pub(super) enum Overdue {
     Next,
 }
 
+/// Counts a request as served, until it is dropped: by its answer, or with a stream that is reset.
+pub(super) struct Serving(Arc<Pulse>);
+
 /// Counts a request as judged, until it is dropped.
 pub(super) struct Judging(Arc<Pulse>);
 
@@ -69,11 +72,12 @@ impl Pulse {
     }
 
     /// A head is complete.
-    pub(super) fn begin(&self) {
+    pub(super) fn begin(self: &Arc<Self>) -> Serving {
         self.serving.fetch_add(1, Ordering::Relaxed);
         self.is_in_head.store(false, Ordering::Relaxed);
         self.has_asked.store(true, Ordering::Relaxed);
         self.mark();
+        Serving(Arc::clone(self))
     }
 
     /// A body is there.
@@ -82,10 +86,9 @@ impl Pulse {
         Judging(Arc::clone(self))
     }
 
-    /// An answer is given.
-    pub(super) fn end(&self) {
-        self.serving.fetch_sub(1, Ordering::Relaxed);
-        self.mark();
+    /// An answer is on its way.
+    pub(super) fn unread(self: &Arc<Self>) -> Unread {
+        Unread(Arc::clone(self))
     }
 
     /// Completes when the connection has lost its place.
@@ -126,6 +129,13 @@ impl Pulse {
     }
 }
 
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.serving.fetch_sub(1, Ordering::Relaxed);
+        self.0.mark();
+    }
+}
+
 impl Drop for Judging {
     fn drop(&mut self) {
         self.0.judging.fetch_sub(1, Ordering::Relaxed);
@@ -148,6 +158,20 @@ impl Holder for Pulse {
 
     fn leave(&self) {
         self.leave.notify_one();
+    }
+}
+
+/// An answer that its client has not read: where there is no room for more of them, the connection
+/// with the oldest is closed.
+pub(super) struct Unread(Arc<Pulse>);
+
+impl Holder for Unread {
+    fn worth(&self) -> Option<Worth> {
+        Some((0, 0))
+    }
+
+    fn leave(&self) {
+        self.0.leave();
     }
 }
 

@@ -4,11 +4,14 @@
 //! how much memory that needs. Neither may be taken from others.
 //!
 //! ```text
-//! the namespace's share is full -> refused at once
+//! the share is full -> refused at once
 //! else it is inside, and each time it is judged it waits, for half of the time that is left, for
 //!   a turn among the reviews of its namespace   slow ones keep each other waiting and nobody else
 //!   memory, by what it becomes                  large ones keep each other waiting, never small ones
 //! ```
+//!
+//! A namespace's share is what its reviews have that one sender sends: anyone can write a review that
+//! names another's namespace, but not from the API server's address.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::Limits;
+use super::places::{Caller, Peer};
 use crate::k8s::MOST_ITEMS;
 
 /// The reviews of one namespace that are judged at the same time. It bounds what a namespace takes of
@@ -26,7 +30,7 @@ const AT_ONCE: usize = 2;
 const SHARE: usize = 8;
 /// No share is smaller, or a burst from one namespace would be turned away by an idle gate.
 const LEAST_INSIDE: usize = 8;
-/// How many namespaces are remembered that have no review inside.
+/// How many shares are remembered that have no review inside.
 const MOST_REMEMBERED: usize = 1024;
 /// The longest name of a namespace (RFC 1123 label). What follows in a longer one is nobody's.
 const LONGEST_NAME: usize = 63;
@@ -45,10 +49,18 @@ const UNIT: usize = 1024;
 
 /// Room for the reviews whose bodies are there.
 pub(super) struct Room {
-    shares: Mutex<HashMap<Box<str>, Share>>,
+    shares: Mutex<HashMap<Whose, Share>>,
     inside: usize,
     small: Pool,
     large: Pool,
+}
+
+/// Whose share it is.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Whose {
+    /// The sender; nothing for those that are known, which send what the cluster is asked for.
+    peer: Option<Peer>,
+    namespace: Arc<str>,
 }
 
 /// What one namespace has of the room.
@@ -80,7 +92,7 @@ pub(super) enum NoRoom {
 /// A review that is inside, until it is dropped.
 pub(super) struct Guest {
     room: Arc<Room>,
-    namespace: Box<str>,
+    whose: Whose,
     share: Share,
     /// In bytes.
     memory: usize,
@@ -106,25 +118,23 @@ impl Room {
     }
 
     /// Lets a review in, unless its namespace has all of its share inside.
-    pub(super) fn enter(self: &Arc<Self>, namespace: &str, body: &[u8]) -> Result<Guest, NoRoom> {
-        let name = namespace.get(..LONGEST_NAME).unwrap_or(namespace);
+    pub(super) fn enter(self: &Arc<Self>, caller: Caller, namespace: &str, body: &[u8]) -> Result<Guest, NoRoom> {
+        let name = namespace.get(..namespace.floor_char_boundary(LONGEST_NAME)).unwrap_or_default();
+        let whose = Whose { peer: (!caller.is_known).then_some(caller.peer), namespace: name.into() };
         let mut shares = self.shares();
         if shares.len() >= MOST_REMEMBERED {
             shares.retain(|_, share| share.inside > 0);
         }
-        if !shares.contains_key(name) {
-            shares.insert(name.into(), Share::new());
-        }
-        let Some(share) = shares.get_mut(name) else { return Err(NoRoom::Namespace) };
+        let share = shares.entry(whose.clone()).or_insert_with(Share::new);
         if share.inside >= self.inside {
             return Err(NoRoom::Namespace);
         }
         share.inside += 1;
         let share = share.clone();
-        Ok(Guest { room: Arc::clone(self), namespace: name.into(), share, memory: memory(body) })
+        Ok(Guest { room: Arc::clone(self), whose, share, memory: memory(body) })
     }
 
-    fn shares(&self) -> MutexGuard<'_, HashMap<Box<str>, Share>> {
+    fn shares(&self) -> MutexGuard<'_, HashMap<Whose, Share>> {
         self.shares.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -153,7 +163,7 @@ impl Guest {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        if let Some(share) = self.room.shares().get_mut(&self.namespace) {
+        if let Some(share) = self.room.shares().get_mut(&self.whose) {
             share.inside -= 1;
         }
     }
@@ -200,6 +210,14 @@ mod tests {
         Arc::new(Room::new(&Limits { memory, ..Limits::default() }))
     }
 
+    fn from(address: &str) -> Caller {
+        Caller { peer: Peer::of(address.parse().unwrap()), is_known: false }
+    }
+
+    fn enter(room: &Arc<Room>, namespace: &str, body: &[u8]) -> Result<Guest, NoRoom> {
+        room.enter(from("10.0.0.1"), namespace, body)
+    }
+
     fn body(bytes: usize) -> Vec<u8> {
         vec![b'a'; bytes]
     }
@@ -220,23 +238,37 @@ mod tests {
     #[tokio::test]
     async fn a_namespace_that_takes_all_of_its_share_leaves_that_of_others() {
         let room = room(1 << 30);
-        let guests: Vec<_> = (0..32).map(|_| room.enter("greedy", b"").unwrap()).collect();
-        assert_eq!(room.enter("greedy", b"").err(), Some(NoRoom::Namespace));
+        let guests: Vec<_> = (0..32).map(|_| enter(&room, "greedy", b"").unwrap()).collect();
+        assert_eq!(enter(&room, "greedy", b"").err(), Some(NoRoom::Namespace));
         let mut turns = Vec::new();
         for guest in &guests[..AT_ONCE] {
             turns.push(turn(guest, LONG).await.unwrap());
         }
         assert_eq!(turn(&guests[AT_ONCE], SHORT).await.unwrap_err(), NoRoom::Namespace);
-        let other = room.enter("modest", b"").unwrap();
+        let other = enter(&room, "modest", b"").unwrap();
         assert!(turn(&other, LONG).await.is_ok());
         drop(guests);
-        assert!(room.enter("greedy", b"").is_ok());
+        assert!(enter(&room, "greedy", b"").is_ok());
+    }
+
+    #[tokio::test]
+    async fn another_sender_cannot_use_up_a_namespaces_share() {
+        let room = room(1 << 30);
+        let [api_server, hostile] = ["10.0.0.1", "10.0.0.2"].map(from);
+        let forged: Vec<_> = (0..32).map(|_| room.enter(hostile, "shop", b"").unwrap()).collect();
+        assert_eq!(room.enter(hostile, "shop", b"").err(), Some(NoRoom::Namespace));
+        let _turns = [turn(&forged[0], LONG).await.unwrap(), turn(&forged[1], LONG).await.unwrap()];
+        assert!(turn(&room.enter(api_server, "shop", b"").unwrap(), LONG).await.is_ok());
+        // Those that are known have one share, from wherever they send.
+        let known = |caller| Caller { is_known: true, ..caller };
+        let _held: Vec<_> = (0..32).map(|_| room.enter(known(hostile), "shop", b"").unwrap()).collect();
+        assert_eq!(room.enter(known(api_server), "shop", b"").err(), Some(NoRoom::Namespace));
     }
 
     #[tokio::test]
     async fn a_turn_that_is_given_back_is_the_next_ones() {
         let room = room(1 << 30);
-        let guest = room.enter("shop", b"").unwrap();
+        let guest = enter(&room, "shop", b"").unwrap();
         let turns = [turn(&guest, LONG).await.unwrap(), turn(&guest, LONG).await.unwrap()];
         let waiting = turn(&guest, LONG);
         tokio::pin!(waiting);
@@ -248,11 +280,11 @@ mod tests {
     #[tokio::test]
     async fn large_ones_wait_for_each_other_and_small_ones_for_none_of_them() {
         let room = room(8 << 20);
-        let [first, second, same] = ["a", "b", "a"].map(|namespace| room.enter(namespace, &body(2 << 20)).unwrap());
+        let [first, second, same] = ["a", "b", "a"].map(|namespace| enter(&room, namespace, &body(2 << 20)).unwrap());
         let held = turn(&first, LONG).await.unwrap();
         assert_eq!(turn(&second, SHORT).await.unwrap_err(), NoRoom::Memory);
         assert_eq!(turn(&same, SHORT).await.unwrap_err(), NoRoom::Namespace, "one large one of a namespace at a time");
-        let small = room.enter("a", &body(1024)).unwrap();
+        let small = enter(&room, "a", &body(1024)).unwrap();
         assert!(turn(&small, LONG).await.is_ok());
         drop(held);
         assert!(turn(&second, LONG).await.is_ok());
@@ -261,7 +293,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_is_larger_than_the_memory_is_judged_alone() {
         let room = room(8 << 20);
-        let [huge, other] = [64 << 20, 2 << 20].map(|bytes| room.enter("shop", &body(bytes)).unwrap());
+        let [huge, other] = [64 << 20, 2 << 20].map(|bytes| enter(&room, "shop", &body(bytes)).unwrap());
         let held = turn(&huge, LONG).await.unwrap();
         assert!(turn(&other, SHORT).await.is_err());
         drop(held);
@@ -270,14 +302,14 @@ mod tests {
     #[test]
     fn namespaces_that_come_and_go_are_forgotten() {
         let room = room(1 << 30);
-        let kept = room.enter("kept", b"").unwrap();
+        let kept = enter(&room, "kept", b"").unwrap();
         for number in 0..3 * MOST_REMEMBERED {
-            drop(room.enter(&format!("n{number}"), b"").unwrap());
+            drop(enter(&room, &format!("n{number}"), b"").unwrap());
         }
         assert!(room.shares().len() <= MOST_REMEMBERED + 1);
-        assert!(room.shares().contains_key("kept"));
+        assert!(room.shares().keys().any(|whose| &*whose.namespace == "kept"));
         drop(kept);
         let long = "x".repeat(1 << 20);
-        assert_eq!(room.enter(&long, b"").unwrap().namespace.len(), LONGEST_NAME);
+        assert_eq!(enter(&room, &long, b"").unwrap().whose.namespace.len(), LONGEST_NAME);
     }
 }

@@ -23,7 +23,8 @@ use super::Limits;
 use super::body::{Received, receive};
 use super::judge::{Judge, Review, Unanswered};
 use super::listener::Client;
-use super::places::{self, Caller, Lasting, Places, Share};
+use super::places::{self, Caller, Lasting, Place, Places, Share};
+use super::pulse::Unread;
 use super::room::{NoRoom, Room};
 use crate::admission::{self, Answer, Head, Record, Unjudged};
 use crate::model::Stop;
@@ -40,10 +41,18 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 const LARGE: usize = 64 * 1024;
 
 /// How many bodies of [`LARGE`] size are judged at a time.
-const LARGE_AT_ONCE: usize = 16;
+/// What they hold besides the memory they are judged in is up to so many times `Limits::body`.
+const LARGE_AT_ONCE: usize = 8;
 
 /// As how many bytes a body under way counts at least.
 const SMALL: u64 = 16 * 1024;
+
+/// How many bytes of answers may be on their way. A client that reads is owed a few thousand at a time;
+/// one that never does would have them pile up, on each of its streams.
+const UNREAD: usize = 16 * 1024 * 1024;
+
+/// As how many bytes an answer counts at least: so much its stream takes besides.
+const LEAST_UNREAD: u64 = 8 * 1024;
 
 /// What reviews are judged by, and how many may be under way and be judged.
 pub(super) struct Gate {
@@ -55,6 +64,8 @@ pub(super) struct Gate {
     receiving: Arc<Places<Notify>>,
     reviews: Arc<Places<Lasting>>,
     large: Arc<Places<Lasting>>,
+    /// Of answers that are on their way, by bytes.
+    unread: Arc<Places<Unread>>,
     room: Arc<Room>,
 }
 
@@ -74,7 +85,9 @@ impl Gate {
                 (Rejection::Receiving, Rejection::PeerReceiving),
             ),
         );
+        let unread = places(UNREAD, Share::Of(UNREAD as u64 / 2), overload);
         Self {
+            unread: Places::new(unread, metrics.clone()),
             receiving: Places::new(under_way, metrics.clone()),
             reviews: Places::new(places(limits.reviews, Share::AsMuchAsIsFree, overload), metrics.clone()),
             large: Places::new(places(LARGE_AT_ONCE, Share::AsMuchAsIsFree, overload), metrics.clone()),
@@ -117,12 +130,35 @@ async fn metrics(State(metrics): State<Metrics>) -> Response {
     ([(CONTENT_TYPE, METRICS_TYPE)], metrics.render()).into_response()
 }
 
-/// One review, from the head of its request to its answer.
+/// An answer, before it is on its way.
+type Reply = hyper::Response<Vec<u8>>;
+
+/// An answer on its way, and its place among those that are, until the last byte is sent.
+struct OnItsWay {
+    body: Vec<u8>,
+    _place: Option<Place<Unread>>,
+}
+
+impl AsRef<[u8]> for OnItsWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
 async fn validate(State(gate): State<Arc<Gate>>, Extension(client): Extension<Client>, request: Request) -> Response {
+    answer(&gate, &client, request).await.map(|body| {
+        let weight = (body.len() as u64).max(LEAST_UNREAD);
+        let place = gate.unread.take(client.caller, weight, &Arc::new(client.pulse.unread())).ok();
+        Body::from(Bytes::from_owner(OnItsWay { body, _place: place }))
+    })
+}
+
+/// One review, from the head of its request to its answer.
+async fn answer(gate: &Gate, client: &Client, request: Request) -> Reply {
     let deadline = Instant::now() + time_to_answer(request.uri());
     let in_flight = gate.metrics.in_flight();
     let http = request.version();
-    let body = match body_in_time(&gate, client.caller, request.into_body(), deadline).await {
+    let body = match body_in_time(gate, client.caller, request.into_body(), deadline).await {
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
@@ -139,7 +175,7 @@ async fn validate(State(gate): State<Arc<Gate>>, Extension(client): Extension<Cl
     // Late or given up by its client, a review stops, and its places are free again.
     let _ending = Ending(stop.clone());
     let namespace = Head::find(&body).map(|head| head.namespace).unwrap_or_default();
-    let judged = match gate.room.enter(&namespace, &body) {
+    let judged = match gate.room.enter(client.caller, &namespace, &body) {
         Ok(guest) => {
             let review = Review { rules: Arc::clone(&rules), body: body.clone(), guest, is_large, deadline, stop };
             timeout_at(deadline, gate.judge.begin(review, (place, large_place, in_flight))).await
@@ -153,17 +189,17 @@ async fn validate(State(gate): State<Arc<Gate>>, Extension(client): Extension<Cl
                 NoRoom::Namespace => Rejection::Namespace,
                 NoRoom::Memory => Rejection::Memory,
             });
-            (not_judged(&gate, &rules, &body, Unjudged::Crowded), false)
+            (not_judged(gate, &rules, &body, Unjudged::Crowded), false)
         }
-        Ok(Err(_)) => (not_judged(&gate, &rules, &body, Unjudged::Failed), false),
-        Ok(Ok(Err(Unanswered::Late))) | Err(_) => (not_judged(&gate, &rules, &body, Unjudged::Late), false),
+        Ok(Err(_)) => (not_judged(gate, &rules, &body, Unjudged::Failed), false),
+        Ok(Ok(Err(Unanswered::Late))) | Err(_) => (not_judged(gate, &rules, &body, Unjudged::Late), false),
     };
     report(&gate.metrics, &answer, is_judged, received.elapsed(), http);
     respond(answer.status, answer.body)
 }
 
 /// A whole body, within bounds of time and of what is under way; or the answer to what is not one.
-async fn body_in_time(gate: &Gate, caller: Caller, body: Body, deadline: Instant) -> Result<Bytes, Response> {
+async fn body_in_time(gate: &Gate, caller: Caller, body: Body, deadline: Instant) -> Result<Bytes, Reply> {
     let length = body.size_hint().upper().unwrap_or(u64::MAX).min(gate.limits.body as u64).max(SMALL);
     let mut receiving = pin!(receive(body, gate.limits.body));
     let received = match poll!(&mut receiving) {
@@ -219,7 +255,7 @@ fn not_judged(gate: &Gate, rules: &RuleSet, body: &[u8], why: Unjudged) -> Answe
     })
 }
 
-fn too_large(metrics: &Metrics, prefix: &[u8]) -> Response {
+fn too_large(metrics: &Metrics, prefix: &[u8]) -> Reply {
     metrics.rejected(Rejection::TooLarge);
     match admission::too_large(prefix) {
         Some(answer) => {
@@ -232,18 +268,18 @@ fn too_large(metrics: &Metrics, prefix: &[u8]) -> Response {
 
 /// More than there is room for: to say so at once leaves the API server its time, where a queue would
 /// use it up. What there was no room for, the places have counted.
-fn overload() -> Response {
+fn overload() -> Reply {
     let mut response = complaint(StatusCode::TOO_MANY_REQUESTS, "too many reviews at once");
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 
-fn complaint(status: StatusCode, error: &str) -> Response {
+fn complaint(status: StatusCode, error: &str) -> Reply {
     respond(status.as_u16(), serde_json::json!({ "error": error }).to_string().into_bytes())
 }
 
-fn respond(status: u16, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(Bytes::from(body)));
+fn respond(status: u16, body: Vec<u8>) -> Reply {
+    let mut response = Reply::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

@@ -132,6 +132,46 @@ async fn pings_and_settings_nobody_reads_the_answers_of_do_not_pile_up() {
     serves(&server).await;
 }
 
+/// Reviews on these streams, each whole.
+fn reviews(streams: std::ops::Range<u32>) -> Vec<u8> {
+    let body = review("u");
+    let streams = streams.map(|number| 2 * number + 1);
+    let whole = |stream| [frame(HEADERS, END_HEADERS, stream, &head()), frame(DATA, 1, stream, body.as_bytes())];
+    streams.flat_map(whole).flatten().collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_nobody_reads_close_their_connections_before_they_pile_up() {
+    let server = start(|_| {}).await;
+    let mut api_server = server.https().await;
+    api_server.review("before").await.unwrap();
+    let mut deaf = Vec::new();
+    for _ in 0..20 {
+        let mut stream = server.tls_from([127, 0, 0, 2], "h2").await;
+        // SETTINGS_INITIAL_WINDOW_SIZE: none of an answer's body may be sent.
+        let start = [PREFACE, &frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])].concat();
+        stream.write_all(&[start, reviews(0..60)].concat()).await.unwrap();
+        deaf.push(stream);
+    }
+    // Of 1,200 answers one address may leave 1,024 unread.
+    ends(&mut deaf[0]).await;
+    assert_eq!(api_server.review("after").await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_only_stream_was_reset_is_idle() {
+    let server = limited(|limits| {
+        limits.head = Duration::from_millis(20);
+        limits.idle = Duration::from_millis(50);
+    })
+    .await;
+    let mut stream = open(&server).await;
+    stream.write_all(&frame(HEADERS, END_HEADERS, 1, &head())).await.unwrap();
+    server.until_metric("portcullis_inflight 1").await;
+    stream.write_all(&frame(RST_STREAM, 0, 1, &8_u32.to_be_bytes())).await.unwrap();
+    ends(&mut stream).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_connection_has_a_quarter_of_the_places_in_streams() {
     let (mut held, reviewer) = Held::new();

@@ -130,6 +130,24 @@ async fn the_slow_reviews_of_one_namespace_leave_those_of_another_untouched() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reviews_that_another_sends_in_its_name_leave_a_namespace_its_share() {
+    let (mut held, reviewer) = slow_in_one_namespace();
+    let server = start(|options| options.reviewer = reviewer).await;
+    let mut forged = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::over(server.tls_from([127, 0, 0, 2], "http/1.1").await).await;
+        forged.push(tokio::spawn(async move { client.review_in("shop", "slow").await }));
+        held.begun().await;
+    }
+    let answer = server.https().await.review_in("shop", "quick").await.unwrap();
+    assert_eq!(answer.json()["response"]["warnings"], Value::Null, "{answer:?}");
+    held.release();
+    for answer in forged {
+        assert_eq!(answer.await.unwrap().unwrap().status, StatusCode::OK);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_has_no_room_is_refused_where_its_namespace_enforces_and_allowed_where_it_warns() {
     let (mut held, reviewer) = slow_in_one_namespace();
     let server = start(|options| {
