@@ -186,3 +186,10 @@ fn a_policy_that_is_deleted_before_its_workloads_is_denied_with_the_order() {
     let message = message(&gate, &deletion);
     assert!(message.contains("to uninstall, delete the workloads first, or the whole namespace"), "{message}");
 }
+
+#[test]
+fn an_empty_replica_set_of_a_deployment_that_a_finalizer_holds_is_opened() {
+    let idle = replica_set().replace("spec:\n  template", "spec:\n  replicas: 0\n  template");
+    assert_ne!(idle, replica_set());
+    gate(&cluster(&[OPEN, DEFAULT_DENY, &leaving(CART), &idle])).denies(&delete(DEFAULT_DENY));
+}
