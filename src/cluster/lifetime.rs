@@ -15,13 +15,15 @@ use crate::model::{
 const COLLECTED_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Which policies do not count.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
     /// Those whose deletion has begun.
     Ending,
     /// Also those that may be deleted at any moment, since it is not known whether an owner of theirs
     /// exists: they are new, and the collector would have deleted an older one.
     Unowned(Timestamp),
+    /// Also all that have an owner: they go when it goes, and no webhook is asked about that.
+    Owned,
 }
 
 impl Leaving {
@@ -29,9 +31,15 @@ impl Leaving {
         if lifetime.is_ending {
             return true;
         }
-        let Self::Unowned(now) = self else { return false };
-        let is_new = created.is_none_or(|created| now.duration_since(created) < COLLECTED_WITHIN);
-        is_new && !lifetime.owners.is_empty() && !lifetime.owners.iter().any(|owner| state.has_owner(owner))
+        let has_owners = !lifetime.owners.is_empty();
+        match self {
+            Self::Ending => false,
+            Self::Unowned(now) => {
+                let is_new = created.is_none_or(|created| now.duration_since(created) < COLLECTED_WITHIN);
+                is_new && has_owners && !lifetime.owners.iter().any(|owner| state.has_owner(owner))
+            }
+            Self::Owned => has_owners,
+        }
     }
 
     fn takes_policy(self, policy: &NetworkPolicy, state: &NamespaceState) -> bool {

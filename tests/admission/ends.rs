@@ -188,6 +188,27 @@ fn a_policy_that_is_deleted_before_its_workloads_is_denied_with_the_order() {
 }
 
 #[test]
+fn a_policy_with_an_owner_does_not_make_up_for_one_without() {
+    let second = DEFAULT_DENY.replace("default-deny", "second");
+    let by_cart = with(&owned(&second, &[BY_CART]), "creationTimestamp: '2026-06-01T11:00:00Z'");
+    let all = gate(&cluster(&[&closed(), &by_cart]));
+    let review = delete(DEFAULT_DENY);
+    all.warns(&review);
+    let warnings = all.response(&review)["warnings"].to_string();
+    assert!(warnings.contains("does not make up for it"), "{warnings}");
+    // What the one with the owner does, or what stands, is nothing new.
+    gate(&cluster(&[OPEN, CART, &by_cart])).passes(&create(POD));
+    all.passes(&create(POD));
+    all.passes(&delete(&by_cart));
+    let third = DEFAULT_DENY.replace("default-deny", "third");
+    gate(&cluster(&[&closed(), &by_cart, &third])).passes(&delete(DEFAULT_DENY));
+    let idle = DEFAULT_DENY
+        .replace("default-deny", "idle")
+        .replace("podSelector: {}\n  policy", "podSelector: {matchLabels: {app: gone}}\n  policy");
+    gate(&cluster(&[OPEN, CART, &by_cart, &idle])).passes(&delete(&idle));
+}
+
+#[test]
 fn an_empty_replica_set_of_a_deployment_that_a_finalizer_holds_is_opened() {
     let idle = replica_set().replace("spec:\n  template", "spec:\n  replicas: 0\n  template");
     assert_ne!(idle, replica_set());
