@@ -120,17 +120,19 @@ impl NamespaceState {
         false
     }
 
-    /// Whether an owner is known to exist. One of a kind that is not known here may.
+    /// Whether an owner is known to exist. One of a kind that is not known here may. An object of its
+    /// name with another uid is not the owner: the garbage collector compares the two.
     fn has_owner(&self, owner: &OwnerReference) -> bool {
-        let OwnerReference { api_version, kind, name } = owner;
-        match (api_version.as_str(), kind.as_str()) {
-            ("v1", "Service") => self.services.get(name).is_some(),
-            ("networking.k8s.io/v1", "NetworkPolicy") => self.policies.get(name).is_some(),
-            ("v1", "Namespace") => self.object.as_ref().is_some_and(|namespace| namespace.name == *name),
+        let OwnerReference { api_version, kind, name, uid } = owner;
+        let known = match (api_version.as_str(), kind.as_str()) {
+            ("v1", "Service") => self.services.get(name).map(|it| &it.uid),
+            ("networking.k8s.io/v1", "NetworkPolicy") => self.policies.get(name).map(|it| &it.lifetime.uid),
+            ("v1", "Namespace") => self.object.as_ref().filter(|it| it.name == *name).map(|it| &it.uid),
             ("v1" | "apps/v1" | "batch/v1", _) => {
-                self.workloads.get(&WorkloadId { kind: kind.clone(), name: name.clone() }).is_some()
+                self.workloads.get(&WorkloadId { kind: kind.clone(), name: name.clone() }).map(|it| &it.uid)
             }
-            _ => false,
-        }
+            _ => None,
+        };
+        known.is_some_and(|known| known.as_ref().zip(uid.as_ref()).is_none_or(|(known, named)| known == named))
     }
 }

@@ -188,6 +188,16 @@ fn a_policy_that_is_deleted_before_its_workloads_is_denied_with_the_order() {
 }
 
 #[test]
+fn an_owner_of_a_real_name_with_another_uid_does_not_exist() {
+    let cart = with(CART, "uid: d-1");
+    let owned_by = |uid: &str| {
+        owned(DEFAULT_DENY, &[&format!("{{apiVersion: apps/v1, kind: Deployment, name: cart, uid: {uid}}}")])
+    };
+    gate(&cluster(&[OPEN, &cart, &owned_by("d-1")])).passes(&create(POD));
+    gate(&cluster(&[OPEN, &cart, &owned_by("made-up")])).warns(&create(POD));
+}
+
+#[test]
 fn a_policy_with_an_owner_does_not_make_up_for_one_without() {
     let second = DEFAULT_DENY.replace("default-deny", "second");
     let by_cart = with(&owned(&second, &[BY_CART]), "creationTimestamp: '2026-06-01T11:00:00Z'");
