@@ -62,6 +62,7 @@ pub(super) fn stood(
     }
     let counts = operator != namespace.as_str() || profile == Profile::Baseline;
     counts.then(|| Workload {
+        uid: workload.uid.clone(),
         owner: workload.owner.clone(),
         ending: workload.ending,
         dns_policy: workload.dns_policy,
@@ -83,6 +84,7 @@ fn is_made_by(template: &Workload, workload: &Workload) -> bool {
 fn in_place_of(workload: &Workload, other: &Workload) -> Workload {
     Workload {
         id: workload.id.clone(),
+        uid: workload.uid.clone(),
         owner: workload.owner.clone(),
         ending: workload.ending,
         ips: Vec::new(),

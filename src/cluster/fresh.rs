@@ -62,11 +62,16 @@ impl Cluster {
             }
             for (id, found) in found {
                 let workload = match known.get(&id) {
-                    Some(known) if known.ending == found.ending && known.owner == found.owner => continue,
+                    Some(known)
+                        if (&known.uid, known.ending, &known.owner) == (&found.uid, found.ending, &found.owner) =>
+                    {
+                        continue;
+                    }
                     Some(known) => {
                         let mut workload = Workload::clone(known);
                         let is_with_owner = known.ending.is_with_owner && found.ending.is_with_owner;
                         workload.ending = crate::model::Ending { is_with_owner, ..found.ending };
+                        workload.uid.clone_from(&found.uid);
                         workload.owner.clone_from(&found.owner);
                         workload
                     }

@@ -15,13 +15,15 @@ use crate::model::{
 const COLLECTED_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Which policies do not count.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
     /// Those whose deletion has begun.
     Ending,
     /// Also those that may be deleted at any moment, since it is not known whether an owner of theirs
     /// exists: they are new, and the collector would have deleted an older one.
     Unowned(Timestamp),
+    /// Also all that have an owner: they go when it goes, and no webhook is asked about that.
+    Owned,
 }
 
 impl Leaving {
@@ -29,9 +31,15 @@ impl Leaving {
         if lifetime.is_ending {
             return true;
         }
-        let Self::Unowned(now) = self else { return false };
-        let is_new = created.is_none_or(|created| now.duration_since(created) < COLLECTED_WITHIN);
-        is_new && !lifetime.owners.is_empty() && !lifetime.owners.iter().any(|owner| state.has_owner(owner))
+        let has_owners = !lifetime.owners.is_empty();
+        match self {
+            Self::Ending => false,
+            Self::Unowned(now) => {
+                let is_new = created.is_none_or(|created| now.duration_since(created) < COLLECTED_WITHIN);
+                is_new && has_owners && !lifetime.owners.iter().any(|owner| state.has_owner(owner))
+            }
+            Self::Owned => has_owners,
+        }
     }
 
     fn takes_policy(self, policy: &NetworkPolicy, state: &NamespaceState) -> bool {
@@ -112,17 +120,19 @@ impl NamespaceState {
         false
     }
 
-    /// Whether an owner is known to exist. One of a kind that is not known here may.
+    /// Whether an owner is known to exist. One of a kind that is not known here may. An object of its
+    /// name with another uid is not the owner: the garbage collector compares the two.
     fn has_owner(&self, owner: &OwnerReference) -> bool {
-        let OwnerReference { api_version, kind, name } = owner;
-        match (api_version.as_str(), kind.as_str()) {
-            ("v1", "Service") => self.services.get(name).is_some(),
-            ("networking.k8s.io/v1", "NetworkPolicy") => self.policies.get(name).is_some(),
-            ("v1", "Namespace") => self.object.as_ref().is_some_and(|namespace| namespace.name == *name),
+        let OwnerReference { api_version, kind, name, uid } = owner;
+        let known = match (api_version.as_str(), kind.as_str()) {
+            ("v1", "Service") => self.services.get(name).map(|it| &it.uid),
+            ("networking.k8s.io/v1", "NetworkPolicy") => self.policies.get(name).map(|it| &it.lifetime.uid),
+            ("v1", "Namespace") => self.object.as_ref().filter(|it| it.name == *name).map(|it| &it.uid),
             ("v1" | "apps/v1" | "batch/v1", _) => {
-                self.workloads.get(&WorkloadId { kind: kind.clone(), name: name.clone() }).is_some()
+                self.workloads.get(&WorkloadId { kind: kind.clone(), name: name.clone() }).map(|it| &it.uid)
             }
-            _ => false,
-        }
+            _ => None,
+        };
+        known.is_some_and(|known| known.as_ref().zip(uid.as_ref()).is_none_or(|(known, named)| known == named))
     }
 }

@@ -101,7 +101,10 @@ impl NamespaceState {
     /// The Deployment that an empty ReplicaSet is an old revision of.
     fn rolled_from(&self, workload: &Workload) -> Option<&Arc<Workload>> {
         let owner = workload.owner.as_ref().filter(|_| workload.is_idle)?.workload()?;
-        if owner.kind == "Deployment" { self.workloads.get(owner) } else { None }
+        let deployment = self.workloads.get(owner).filter(|_| owner.kind == "Deployment")?;
+        // One that is being deleted speaks for nothing: a finalizer may hold it, and its ReplicaSets are
+        // scaled all the same.
+        (!deployment.ending.has_begun).then_some(deployment)
     }
 
     fn objects(&self) -> impl Iterator<Item = Object> {

@@ -17,6 +17,7 @@ pub(super) struct Meta {
     name: Option<Str>,
     generate_name: Option<Str>,
     namespace: Option<Str>,
+    uid: Option<Str>,
     labels: Option<Written>,
     annotations: Option<Written>,
     creation_timestamp: Option<Str>,
@@ -34,6 +35,8 @@ struct WrittenOwner {
     kind: Str,
     name: Str,
     #[serde(default)]
+    uid: Option<Str>,
+    #[serde(default)]
     controller: Option<bool>,
 }
 
@@ -45,6 +48,10 @@ impl Meta {
 
     pub(super) fn namespace(&self, default: &str) -> Str {
         namespace(self.namespace.as_ref(), default)
+    }
+
+    pub(super) fn uid(&self) -> Option<Str> {
+        self.uid.clone().filter(|uid| !uid.is_empty())
     }
 
     pub(super) fn labels(&self) -> Labels {
@@ -72,8 +79,9 @@ impl Meta {
             api_version: owner.api_version.clone().unwrap_or_default(),
             kind: owner.kind.clone(),
             name: owner.name.clone(),
+            uid: owner.uid.clone().filter(|uid| !uid.is_empty()),
         });
-        Lifetime { is_ending: self.is_terminating(), owners: owners.collect() }
+        Lifetime { is_ending: self.is_terminating(), owners: owners.collect(), uid: self.uid() }
     }
 
     /// The ending of a pod, or of a template of pods with this grace period.

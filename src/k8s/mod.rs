@@ -216,7 +216,13 @@ fn lower_namespace<'a>(source: impl Source<'a>) -> Read {
     let name = metadata.name();
     // Set by the API server on every namespace; a manifest need not say it.
     let labels = metadata.labels().with(METADATA_NAME, &name);
-    Ok(done(Object::Namespace(Arc::new(Namespace { name, labels, created: metadata.created(), is_terminating }))))
+    Ok(done(Object::Namespace(Arc::new(Namespace {
+        name,
+        uid: metadata.uid(),
+        labels,
+        created: metadata.created(),
+        is_terminating,
+    }))))
 }
 
 fn lower_foreign<'a>(name: TypeName<'_>, source: impl Source<'a>, namespace: &str) -> Read {

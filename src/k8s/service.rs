@@ -60,6 +60,7 @@ pub(super) fn lower<'a>(source: impl Source<'a>, namespace: &str) -> Read {
     let service = Service {
         namespace: metadata.namespace(namespace),
         name: metadata.name(),
+        uid: metadata.uid(),
         labels: metadata.labels(),
         selector: spec.selector.as_ref().map(|written| labels(Some(written))).filter(|labels| !labels.is_empty()),
         ports,

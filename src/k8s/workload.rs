@@ -223,6 +223,7 @@ fn pod(
     Workload {
         id: WorkloadId { kind: kind.into(), name: metadata.name() },
         namespace: metadata.namespace(namespace),
+        uid: metadata.uid(),
         labels: pod_metadata.labels(),
         annotations: mesh_annotations(pod_metadata),
         owner: metadata.controller(),

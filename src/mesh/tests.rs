@@ -353,6 +353,7 @@ fn workload(marks: &str) -> Workload {
     Workload {
         id: WorkloadId { kind: "Deployment".into(), name: "cart".into() },
         namespace: "shop".into(),
+        uid: None,
         labels: pairs(marks.split_whitespace().filter(|word| !is_annotation(word)).collect()),
         annotations: pairs(marks.split_whitespace().filter(is_annotation).collect()),
         owner: None,
@@ -376,7 +377,13 @@ fn workload(marks: &str) -> Workload {
 
 fn namespace(name: &str, labels: &str) -> Object {
     let labels: Labels = labels.split_whitespace().filter_map(|label| label.split_once('=')).collect();
-    Object::Namespace(Arc::new(Namespace { name: name.into(), labels, created: None, is_terminating: false }))
+    Object::Namespace(Arc::new(Namespace {
+        name: name.into(),
+        uid: None,
+        labels,
+        created: None,
+        is_terminating: false,
+    }))
 }
 
 fn injector(name: &str, revision: Revision) -> Object {

@@ -11,6 +11,8 @@ pub struct Lifetime {
     /// `metadata.ownerReferences`: when none of them exists, the garbage collector deletes the object,
     /// and no admission webhook is asked for leave.
     pub owners: Vec<OwnerReference>,
+    /// `metadata.uid`, by which what it owns means it; nothing where none is written.
+    pub uid: Option<Str>,
 }
 
 /// An owner as an object names it. It need not exist: the API server does not look.
@@ -22,6 +24,8 @@ pub struct OwnerReference {
     pub kind: Str,
     /// Its name.
     pub name: Str,
+    /// Its `metadata.uid`: an object of that name with another one is not this owner.
+    pub uid: Option<Str>,
 }
 
 /// ``ConfigMap `settings` ``.

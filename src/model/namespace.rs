@@ -12,6 +12,8 @@ pub const METADATA_NAME: &str = "kubernetes.io/metadata.name";
 pub struct Namespace {
     /// Its name.
     pub name: Str,
+    /// `metadata.uid`; nothing where none is written.
+    pub uid: Option<Str>,
     /// Its labels, [`METADATA_NAME`] always among them.
     pub labels: Labels,
     /// `metadata.creationTimestamp`; nothing for one that is not stored yet.

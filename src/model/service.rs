@@ -12,6 +12,8 @@ pub struct Service {
     pub namespace: Str,
     /// Its name.
     pub name: Str,
+    /// `metadata.uid`; nothing where none is written.
+    pub uid: Option<Str>,
     /// Its own labels, which its pods need not share.
     pub labels: Labels,
     /// Which pods back it; nothing for a Service whose endpoints are managed elsewhere.

@@ -64,6 +64,8 @@ pub struct Workload {
     pub id: WorkloadId,
     /// Where it is.
     pub namespace: Str,
+    /// `metadata.uid`, by which what it owns means it; nothing where none is written.
+    pub uid: Option<Str>,
     /// The labels of the *pod* (of a template: `spec.template.metadata.labels`).
     pub labels: Labels,
     /// The annotations of the pod that decide about its mesh; others are dropped.
@@ -101,6 +103,7 @@ impl Workload {
         Self {
             id: WorkloadId { kind: kind.into(), name: name.into() },
             namespace: namespace.into(),
+            uid: None,
             labels,
             annotations: Labels::default(),
             owner: None,

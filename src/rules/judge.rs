@@ -90,6 +90,10 @@ impl RuleSet {
             // What any look finds new is new. The first look that finds something tells of it.
             for standing in [false, true] {
                 for (look, (new, old)) in &judged {
+                    // What stands without the policies that have owners does not stand.
+                    if standing && look.leaving == Some(Leaving::Owned) {
+                        continue;
+                    }
                     let violations = if standing { old } else { new };
                     let untold = violations.iter().filter(|it| told.insert(it.identity())).cloned().collect();
                     let change = Some((change, &look.before));
@@ -103,21 +107,26 @@ impl RuleSet {
 
     /// The ways to look at a change. Mostly there is one. A policy that is being deleted is no longer
     /// protection, and what it admits is open until it is gone: so it is judged without it and with it.
-    /// Where it is not known whether a new policy stays, a finding without it is at most a warning.
+    /// Where it is not known whether a new policy stays, a finding without it is at most a warning. So is
+    /// one without those that have owners, where a policy that has none is deleted or changed: what it
+    /// leaves in its place then goes with an owner, unseen.
     fn looks(&self, before: Cluster, after: Cluster, change: &Change, now: Timestamp) -> Vec<Look> {
         let root: Str = self.environment.mesh.expected_root().into();
         let namespaces: BTreeSet<&Str> = change.namespace().into_iter().chain([&root]).collect();
         let mut looks = Vec::new();
-        let mut counted = Look { before, after, ceiling: Action::Deny, uncounted: Vec::new() };
+        let mut counted = Look { before, after, ceiling: Action::Deny, leaving: None, uncounted: Vec::new() };
         if let Some(settled) = counted.without(Leaving::Ending, &namespaces) {
             // Of what ends here its deletion was judged.
             let is_end = matches!(change, Change::Delete(object) if is_ending(object));
             let known = std::mem::replace(&mut counted, settled);
             looks.extend((!is_end).then_some(known));
         }
-        let unowned = counted.without(Leaving::Unowned(now), &namespaces);
+        let mut uncertain = vec![Leaving::Unowned(now)];
+        let of_own = change.before().and_then(lifetime).filter(|it| !it.is_ending && it.owners.is_empty());
+        uncertain.extend(of_own.map(|_| Leaving::Owned));
+        let less: Vec<_> = uncertain.into_iter().filter_map(|it| counted.without(it, &namespaces)).collect();
         looks.insert(0, counted);
-        looks.extend(unowned.map(|look| Look { ceiling: Action::Warn, ..look }));
+        looks.extend(less.into_iter().map(|look| Look { ceiling: Action::Warn, ..look }));
         looks
     }
 
@@ -259,6 +268,8 @@ struct Look {
     after: Cluster,
     /// The strongest action a finding of this look deserves.
     ceiling: Action,
+    /// Which policies are left out of it; nothing where all count.
+    leaving: Option<Leaving>,
     /// The policies that are left out of it.
     uncounted: Vec<Object>,
 }
@@ -282,6 +293,7 @@ impl Look {
             before: before.unwrap_or_else(|| self.before.clone()),
             after: after.unwrap_or_else(|| self.after.clone()),
             ceiling: self.ceiling,
+            leaving: Some(leaving),
         })
     }
 
@@ -306,7 +318,7 @@ const MOST_NAMED: usize = 3;
 impl Views<'_> {
     /// A finding of this look, with the policies it does not count.
     fn tell(&self, mut finding: Finding) -> Finding {
-        let Look { ceiling, uncounted, .. } = self.look;
+        let Look { ceiling, leaving, uncounted, .. } = self.look;
         finding.action = finding.action.min(*ceiling);
         let here = uncounted.iter().filter(|object| object.namespace() == finding.namespace.as_ref());
         for object in here.take(MOST_NAMED) {
@@ -314,6 +326,12 @@ impl Views<'_> {
             let owners = lifetime(object).into_iter().flat_map(|it| &it.owners).map(ToString::to_string);
             match (is_ending(object), owners.collect::<Vec<_>>().join(", ")) {
                 (true, _) => finding.evidence.push(format!("{kind} `{name}` is being deleted and does not count")),
+                (false, owners) if *leaving == Some(Leaving::Owned) => {
+                    let _ = write!(
+                        finding.message,
+                        "; {kind} `{name}` does not make up for it: the garbage collector deletes it, without a review, once {owners} does not exist"
+                    );
+                }
                 (false, owners) => {
                     let _ = write!(
                         finding.message,

@@ -111,7 +111,13 @@ pub(super) struct Gate {
 pub(super) fn gate(yaml: &str) -> Gate {
     let initial = ["default", "kube-node-lease", "kube-public", "kube-system"].map(|name| {
         let labels = Labels::from([(METADATA_NAME, name)]);
-        Object::Namespace(Arc::new(Namespace { name: name.into(), labels, created: None, is_terminating: false }))
+        Object::Namespace(Arc::new(Namespace {
+            name: name.into(),
+            uid: None,
+            labels,
+            created: None,
+            is_terminating: false,
+        }))
     });
     let gate = Gate {
         objects: BTreeMap::new(),

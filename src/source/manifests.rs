@@ -130,6 +130,7 @@ impl Manifests {
         let initial = INITIAL_NAMESPACES.map(|name| {
             Object::Namespace(Arc::new(Namespace {
                 name: name.into(),
+                uid: None,
                 labels: Labels::from([(METADATA_NAME, name)]),
                 created: None,
                 is_terminating: false,

@@ -186,3 +186,41 @@ fn a_policy_that_is_deleted_before_its_workloads_is_denied_with_the_order() {
     let message = message(&gate, &deletion);
     assert!(message.contains("to uninstall, delete the workloads first, or the whole namespace"), "{message}");
 }
+
+#[test]
+fn an_owner_of_a_real_name_with_another_uid_does_not_exist() {
+    let cart = with(CART, "uid: d-1");
+    let owned_by = |uid: &str| {
+        owned(DEFAULT_DENY, &[&format!("{{apiVersion: apps/v1, kind: Deployment, name: cart, uid: {uid}}}")])
+    };
+    gate(&cluster(&[OPEN, &cart, &owned_by("d-1")])).passes(&create(POD));
+    gate(&cluster(&[OPEN, &cart, &owned_by("made-up")])).warns(&create(POD));
+}
+
+#[test]
+fn a_policy_with_an_owner_does_not_make_up_for_one_without() {
+    let second = DEFAULT_DENY.replace("default-deny", "second");
+    let by_cart = with(&owned(&second, &[BY_CART]), "creationTimestamp: '2026-06-01T11:00:00Z'");
+    let all = gate(&cluster(&[&closed(), &by_cart]));
+    let review = delete(DEFAULT_DENY);
+    all.warns(&review);
+    let warnings = all.response(&review)["warnings"].to_string();
+    assert!(warnings.contains("does not make up for it"), "{warnings}");
+    // What the one with the owner does, or what stands, is nothing new.
+    gate(&cluster(&[OPEN, CART, &by_cart])).passes(&create(POD));
+    all.passes(&create(POD));
+    all.passes(&delete(&by_cart));
+    let third = DEFAULT_DENY.replace("default-deny", "third");
+    gate(&cluster(&[&closed(), &by_cart, &third])).passes(&delete(DEFAULT_DENY));
+    let idle = DEFAULT_DENY
+        .replace("default-deny", "idle")
+        .replace("podSelector: {}\n  policy", "podSelector: {matchLabels: {app: gone}}\n  policy");
+    gate(&cluster(&[OPEN, CART, &by_cart, &idle])).passes(&delete(&idle));
+}
+
+#[test]
+fn an_empty_replica_set_of_a_deployment_that_a_finalizer_holds_is_opened() {
+    let idle = replica_set().replace("spec:\n  template", "spec:\n  replicas: 0\n  template");
+    assert_ne!(idle, replica_set());
+    gate(&cluster(&[OPEN, DEFAULT_DENY, &leaving(CART), &idle])).denies(&delete(DEFAULT_DENY));
+}

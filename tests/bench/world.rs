@@ -92,6 +92,7 @@ fn namespace(number: usize) -> impl Iterator<Item = Object> {
     let name = name(number);
     let object = Namespace {
         name: name.as_str().into(),
+        uid: None,
         labels: [("kubernetes.io/metadata.name", name.as_str()), ("team", name.as_str())].into(),
         created: None,
         is_terminating: false,
@@ -141,6 +142,7 @@ fn dns() -> Vec<Object> {
     let service = Service {
         namespace: "kube-system".into(),
         name: "kube-dns".into(),
+        uid: None,
         labels: labels(),
         selector: Some(labels()),
         ports: vec![service_port(Protocol::Udp), service_port(Protocol::Tcp)],
@@ -160,6 +162,7 @@ fn workload(namespace: &str, name: &str, labels: Labels, address: u32, ports: Ve
     Object::Workload(Arc::new(Workload {
         id: WorkloadId { kind: "Pod".into(), name: name.into() },
         namespace: namespace.into(),
+        uid: None,
         labels,
         annotations: Labels::default(),
         owner: None,

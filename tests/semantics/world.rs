@@ -54,6 +54,7 @@ pub(crate) fn pod<const N: usize>(namespace: &str, name: &str, labels: [(&str, &
     Workload {
         id: WorkloadId { kind: "Pod".into(), name: name.into() },
         namespace: namespace.into(),
+        uid: None,
         labels: labels.into(),
         annotations: Labels::default(),
         owner: None,
@@ -93,6 +94,7 @@ pub(crate) fn dns_service<const N: usize>(
     Object::Service(Arc::new(Service {
         namespace: namespace.into(),
         name: name.into(),
+        uid: None,
         labels: Labels::default(),
         selector: Some(selector.into()),
         ports: vec![port(Protocol::Udp), port(Protocol::Tcp)],

@@ -657,6 +657,7 @@ async fn the_next_review_sees_the_latest_cluster_and_rules() {
     assert_eq!(client.review("u").await.unwrap().body, "0 warn");
     let namespace = portcullis::model::Namespace {
         name: "shop".into(),
+        uid: None,
         labels: [("kubernetes.io/metadata.name", "shop")].into(),
         created: None,
         is_terminating: false,

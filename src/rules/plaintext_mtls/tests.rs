@@ -32,6 +32,7 @@ fn namespace(text: &str) -> Object {
     let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
     Object::Namespace(Arc::new(Namespace {
         name: name.into(),
+        uid: None,
         labels: labels(rest),
         created: Some(at(365)),
         is_terminating: false,
@@ -91,6 +92,7 @@ fn workload(kind: &str, text: &str, owner: Option<Owner>) -> Object {
     Object::Workload(Arc::new(Workload {
         id: WorkloadId { kind: kind.into(), name: name.into() },
         namespace: namespace.into(),
+        uid: None,
         labels: of(false),
         annotations: of(true),
         owner,
@@ -356,6 +358,7 @@ fn a_port_of_the_service_is_not_the_port_of_the_pods() {
     let service = Object::Service(Arc::new(Service {
         namespace: "shop".into(),
         name: "cart".into(),
+        uid: None,
         labels: Labels::default(),
         selector: Some(labels("app=cart")),
         ports: vec![ServicePort { protocol: Protocol::Tcp, port: 80, target: TargetPort::Number(8080) }],
@@ -644,6 +647,7 @@ fn a_namespace_can_be_created_before_its_policy_even_in_restricted() {
 fn workloads_of_a_namespace_within_its_grace_are_a_warning() {
     let young = Object::Namespace(Arc::new(Namespace {
         name: "shop".into(),
+        uid: None,
         labels: labels("istio-injection=enabled"),
         created: Some(Timestamp::from_second(NOW - 30).unwrap()),
         is_terminating: false,
@@ -725,6 +729,7 @@ fn what_cannot_change_the_mode_says_nothing() {
 fn a_namespace_that_is_being_deleted_is_never_held_up() {
     let terminating = Object::Namespace(Arc::new(Namespace {
         name: "shop".into(),
+        uid: None,
         labels: labels("istio-injection=enabled"),
         created: Some(at(9)),
         is_terminating: true,
