@@ -46,7 +46,13 @@ pub(crate) fn cni(name: CniName) -> Cni {
 
 pub(crate) fn namespace<const N: usize>(name: &str, labels: [(&str, &str); N]) -> Object {
     let labels = Labels::from(labels).with(METADATA_NAME, name);
-    Object::Namespace(Arc::new(Namespace { name: name.into(), labels, created: None, is_terminating: false }))
+    Object::Namespace(Arc::new(Namespace {
+        name: name.into(),
+        labels,
+        created: None,
+        is_terminating: false,
+        uid: None,
+    }))
 }
 
 /// A pod with these labels and addresses.
