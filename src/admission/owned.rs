@@ -17,21 +17,10 @@
 //!   pod as open as every pod he may change already, and a warning. In `restricted` he does not.
 
 use crate::cluster::Cluster;
-use crate::model::{Labels, Workload, is_by_controllers};
+use crate::model::{Labels, Workload, makes};
 use crate::rules::Profile;
 
 use super::request::Request;
-
-/// What the cluster's own controllers make of what.
-const MADE: [(&str, &str); 7] = [
-    ("CronJob", "Job"),
-    ("DaemonSet", "Pod"),
-    ("Deployment", "ReplicaSet"),
-    ("Job", "Pod"),
-    ("ReplicaSet", "Pod"),
-    ("ReplicationController", "Pod"),
-    ("StatefulSet", "Pod"),
-];
 
 /// What stood for the owner of this new workload, under the workload's name; nothing where it has none,
 /// or where its claim to have one counts for nothing.
@@ -43,10 +32,9 @@ pub(super) fn stood(
 ) -> Option<Workload> {
     let owner = workload.owner.as_ref()?;
     let namespace = &workload.namespace;
-    let is_made_here = |kind: &str| MADE.iter().any(|(owner, made)| *owner == kind && workload.id.kind == *made);
-    if let Some(id) = owner.workload().filter(|id| is_made_here(&id.kind)) {
+    if let Some(id) = owner.workload().filter(|id| makes(&id.kind, &workload.id.kind)) {
         let template = cluster.workload(namespace, id)?;
-        let is_made = request.is_by_pod_controller() || is_made_by(template, workload);
+        let is_made = request.is_by_pod_controller() || workload.is_made_by(template);
         return is_made.then(|| in_place_of(workload, template));
     }
     let operator = request.service_account_namespace()?;
@@ -69,15 +57,6 @@ pub(super) fn stood(
         nameservers: workload.nameservers.clone(),
         ..Workload::bare(&workload.id.kind, namespace, &workload.id.name, Labels::default())
     })
-}
-
-/// Whether a workload is what a template makes: with its labels, those that controllers write, and no
-/// others.
-fn is_made_by(template: &Workload, workload: &Workload) -> bool {
-    let is_known = |key: &str| template.labels.get(key).is_some() || is_by_controllers(key);
-    template.host_network == workload.host_network
-        && template.labels.is_subset(&workload.labels)
-        && workload.labels.iter().all(|(key, _)| is_known(key))
 }
 
 /// Another workload, had it the name of this one.

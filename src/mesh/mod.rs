@@ -88,11 +88,12 @@ pub enum RootSource {
 }
 
 impl Root {
-    /// Whether it may be another namespace.
+    /// Whether it may be another namespace by what the cluster's administrators wrote. ConfigMaps that
+    /// anyone could have written count for nothing.
     pub fn is_doubtful(&self) -> bool {
         match self.source {
-            RootSource::Settings | RootSource::Config(_) | RootSource::Default => false,
-            RootSource::Disputed(_) | RootSource::Injector | RootSource::Unproven(_) => true,
+            RootSource::Settings | RootSource::Config(_) | RootSource::Default | RootSource::Unproven(_) => false,
+            RootSource::Disputed(_) | RootSource::Injector => true,
         }
     }
 }

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, Aspect, Finding, Meta, Moment, Profile, Rule, Scope, Severity, Subject, View, Violation, Watched};
-use crate::mesh::{Authority, Dataplane, Drop, Effective, Mode, Posture, Reason, Setting};
+use crate::mesh::{Authority, Dataplane, Drop, Effective, Mode, Posture, Reason, RootSource, Setting};
 use crate::model::{Change, Namespace, Object, Str, Workload};
 
 /// Reports workloads of an Istio mesh that end up accepting plaintext.
@@ -242,7 +242,8 @@ impl Rule for PlaintextMtls {
         let Some(now) = posture_of(view, &violation.namespace, &violation.subject) else { return Action::Warn };
         let is_root = violation.namespace == view.mesh().root().namespace;
         let case = case_of(violation, &now, moment);
-        let cap = if doubt(violation, &now, &case, moment) { Action::Warn } else { Action::Deny };
+        let is_at_most_a_warning = doubt(violation, &now, &case, moment) || is_cleared(violation, moment);
+        let cap = if is_at_most_a_warning { Action::Warn } else { Action::Deny };
         let asked = match (&violation.aspect, &case) {
             (Aspect::OutsideMesh, Case::Left(was)) if was.has_strict() => Action::Deny,
             (Aspect::OutsideMesh, Case::Left(_)) => Action::Warn,
@@ -344,7 +345,7 @@ fn posture_of<'a>(view: &View<'a>, namespace: &str, subject: &Subject) -> Option
 }
 
 /// What the subject of a violation ended up with before: a pod that was not there, with what its
-/// controller did.
+/// controller did. An owner that does not make it, as its labels and annotations show, says nothing.
 fn posture_before<'a>(violation: &Violation, before: &View<'a>, after: &View<'_>) -> Option<Posture<'a>> {
     let Violation { namespace, subject, .. } = violation;
     let found = posture_of(before, namespace, subject);
@@ -352,17 +353,26 @@ fn posture_before<'a>(violation: &Violation, before: &View<'a>, after: &View<'_>
     if found.is_some() {
         return found;
     }
-    let mut owner = after.cluster.workload(namespace, id)?.owner.clone();
+    let mut made = after.cluster.workload(namespace, id)?;
     // Ownership in Kubernetes is at most three deep; the bound stops a cycle.
     for _ in 0..4 {
-        let owning = owner?;
-        let id = owning.workload()?;
-        if let Some(workload) = before.cluster.workload(namespace, id) {
-            return Some(before.mesh().posture(workload));
+        let owner = made.owner.as_ref()?.workload()?;
+        if let Some(template) = before.cluster.workload(namespace, owner) {
+            return is_one_of(made, template).then(|| before.mesh().posture(template));
         }
-        owner = after.cluster.workload(namespace, id)?.owner.clone();
+        let template = after.cluster.workload(namespace, owner)?;
+        if !is_one_of(made, template) {
+            return None;
+        }
+        made = template;
     }
     None
+}
+
+/// Whether a workload is one more of what a template makes, alike in all that decides its mode.
+fn is_one_of(made: &Workload, template: &Workload) -> bool {
+    let decides = |it: &Workload| (it.annotations.clone(), it.proxy, it.is_partial);
+    made.is_made_by(template) && decides(made) == decides(template)
 }
 
 fn violations_of(posture: &Posture<'_>, namespace: &Str, subject: &Subject, out: &mut Vec<Violation>) {
@@ -441,8 +451,23 @@ fn doubt(violation: &Violation, now: &Posture<'_>, case: &Case<'_>, moment: &Mom
         || views.any(|view| {
             let root = view.mesh().root();
             let is_about_it = violation.subject == Subject::Namespace && violation.namespace == root.namespace;
-            root.is_doubtful() && (is_about_it || rests_on_the_root(violation, now, case))
+            // Manifests seldom hold the injector. In a cluster, what anyone could have written makes no
+            // denial a doubt.
+            let is_unproven = moment.change.is_none() && matches!(root.source, RootSource::Unproven(_));
+            (root.is_doubtful() || is_unproven) && (is_about_it || rests_on_the_root(violation, now, case))
         })
+}
+
+/// Whether a deletion clears a namespace in which nothing runs any more: it opens no workload, and one
+/// that is created there later is judged. The root namespace stands for the whole mesh.
+fn is_cleared(violation: &Violation, moment: &Moment<'_>) -> bool {
+    let Violation { namespace, subject, .. } = violation;
+    let Some((change @ Change::Delete(_), _)) = moment.change else { return false };
+    let state = moment.view.cluster.namespace(namespace);
+    *subject == Subject::Namespace
+        && change.namespace() == Some(namespace)
+        && *namespace != moment.view.mesh().root().namespace
+        && state.is_none_or(|state| state.live_workloads().all(|workload| state.is_ending(workload)))
 }
 
 /// Whether a verdict would be another if the mesh's root were another namespace. What a namespace

@@ -438,6 +438,31 @@ fn deleting_the_last_strict_policy_is_denied() {
 }
 
 #[test]
+fn deleting_the_last_policy_of_a_namespace_in_which_nothing_runs_is_a_warning() {
+    let ending = |text: &str, owner: Option<Owner>, ending: Ending| {
+        let Object::Workload(pod) = workload("Pod", text, owner) else { unreachable!() };
+        Object::Workload(Arc::new(Workload { ending, ..Workload::clone(&pod) }))
+    };
+    let deleted = ending("shop/a app=cart", None, Ending { has_begun: true, ..Ending::default() });
+    let collected = ending(
+        "shop/b app=cart",
+        Some(owner("ReplicaSet", "gone")),
+        Ending { is_with_owner: true, ..Ending::default() },
+    );
+    let empty = [meshed("shop"), policy("shop/default 30 - STRICT")];
+    let uninstalled = [empty.to_vec(), vec![deleted, collected]].concat();
+    for cluster in [empty.to_vec(), uninstalled] {
+        warned(&gate().judge(&cluster, &delete(policy("shop/default 30 - STRICT"))));
+        // What weakens it in another way cleans nothing up.
+        let weaken = update(policy("shop/default 30 - STRICT"), policy("shop/default 30 - PERMISSIVE"));
+        denied(&gate().judge(&cluster, &weaken));
+        denied(&gate().judge(&cluster, &update(meshed("shop"), namespace("shop"))));
+        let running = [cluster.clone(), vec![workload("Pod", "shop/c app=c", None)]].concat();
+        denied(&gate().judge(&running, &delete(policy("shop/default 30 - STRICT"))));
+    }
+}
+
+#[test]
 fn deleting_the_oldest_policy_wakes_the_weaker_one() {
     let findings = gate().judge(&shop(&["shop/old 10 - PERMISSIVE"]), &delete(policy("shop/default 30 - STRICT")));
     let finding = denied(&findings);
@@ -681,6 +706,43 @@ fn a_pod_counts_as_its_controllers() {
 }
 
 #[test]
+fn an_owner_that_does_not_make_a_workload_says_nothing_of_it() {
+    let mut cluster = shop(&["shop/weak 10 tier=weak DISABLE"]);
+    let legacy = |kind: &str| workload(kind, "shop/legacy app=legacy sidecar.istio.io/inject=false", None);
+    cluster.extend(["Deployment", "ReplicaSet", "StatefulSet"].map(legacy));
+    cluster.extend([
+        workload("ReplicaSet", "shop/old app=old tier=weak", None),
+        workload("ReplicaSet", "shop/noted app=old !sidecar.istio.io/inject=false", None),
+    ]);
+    let leaves = [
+        // Of a kind that it does not make.
+        workload("Pod", "shop/p app=legacy sidecar.istio.io/inject=false", Some(owner("Deployment", "legacy"))),
+        workload("Deployment", "shop/p app=legacy sidecar.istio.io/inject=false", Some(owner("StatefulSet", "legacy"))),
+        // With other labels, or more of them.
+        workload("Pod", "shop/p app=cart sidecar.istio.io/inject=false", Some(owner("ReplicaSet", "legacy"))),
+        workload("Pod", "shop/p app=legacy sidecar.istio.io/inject=false a=b", Some(owner("ReplicaSet", "legacy"))),
+        // With other annotations, and on another network.
+        workload("Pod", "shop/p app=old !sidecar.istio.io/inject=false !a=b", Some(owner("ReplicaSet", "noted"))),
+        workload(
+            "Pod",
+            "shop/p app=legacy sidecar.istio.io/inject=false hostNetwork",
+            Some(owner("ReplicaSet", "legacy")),
+        ),
+    ];
+    for pod in leaves {
+        let findings = gate().judge(&cluster, &create(pod.clone()));
+        assert!(warned(&findings).message.contains("mesh"), "{pod:?}: {:#?}", told(&findings));
+    }
+    let weak = workload("Pod", "shop/p app=cart tier=weak", Some(owner("ReplicaSet", "old")));
+    denied(&restricted().judge(&cluster, &create(weak)));
+    // One more of what stands is compared with it.
+    let more = workload("Pod", "shop/p app=old tier=weak pod-template-hash=1", Some(owner("ReplicaSet", "old")));
+    warned(&restricted().judge(&cluster, &create(more)));
+    let out = "shop/p app=legacy sidecar.istio.io/inject=false pod-template-hash=1";
+    silent(&gate().judge(&cluster, &create(workload("Pod", out, Some(owner("ReplicaSet", "legacy"))))));
+}
+
+#[test]
 fn a_weak_pod_does_not_hide_that_its_template_gets_weaker() {
     let pod = workload("Pod", "shop/cart-1 app=cart tier=legacy", Some(owner("Deployment", "cart")));
     let mut cluster = shop(&["shop/legacy 10 tier=legacy PERMISSIVE"]);
@@ -876,6 +938,22 @@ fn a_tenants_config_map_turns_no_denial_into_a_warning() {
         // Nor is writing it a change to judge.
         let change = create(mesh_config("attic", "attic"));
         assert!(gate().judge(&cluster, &change).is_empty());
+    }
+}
+
+#[test]
+fn a_config_map_that_nothing_proves_turns_no_denial_for_want_of_the_meshs_policy_into_a_warning() {
+    let strict = [meshed("shop"), deployment("shop/cart app=cart"), policy("istio-system/default 90 - STRICT")];
+    let weak = [meshed("shop"), policy("istio-system/default 90 - PERMISSIVE")];
+    for (mut cluster, change) in [
+        (strict.to_vec(), create(policy("shop/default - - PERMISSIVE"))),
+        (strict.to_vec(), delete(policy("istio-system/default 90 - STRICT"))),
+        (weak.to_vec(), create(deployment("shop/cart app=cart"))),
+    ] {
+        denied(&restricted().judge(&cluster, &change));
+        silent(&restricted().judge(&cluster, &create(mesh_config("shop", "shop"))));
+        cluster.push(mesh_config("shop", "shop"));
+        denied(&restricted().judge(&cluster, &change));
     }
 }
 
