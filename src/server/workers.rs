@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_millis(10);
 const TICK: Duration = Duration::from_millis(10);
 /// After how many looks that met no review the reserve sleeps until there is one.
 const QUIET: u32 = 5;
+/// How long it sleeps at most before its worker may look at its own tasks.
+const SLEEP: Duration = Duration::from_millis(100);
 /// The time of a place nobody has.
 const VACANT: u64 = 0;
 
@@ -127,37 +129,44 @@ impl Shared {
 
     fn hold(self: &Arc<Self>) {
         let shared = Arc::clone(self);
-        tokio::spawn(async move { shared.sit() });
+        tokio::spawn(async move {
+            let mut quiet = 0;
+            while shared.sit(&mut quiet) {
+                // Tasks that have used up their share of a turn wait on this very worker, where no other
+                // can take them, until it comes round: it must never be held for long at a stretch.
+                tokio::task::yield_now().await;
+            }
+        });
     }
 
-    /// Keeps the worker it runs on from working, until a review lasts or it is all over.
-    fn sit(&self) {
+    /// Keeps the worker it runs on from working for a moment; whether it is to be kept for another one,
+    /// or a review lasts, or it is all over.
+    fn sit(&self, quiet: &mut u32) -> bool {
         let mut reserve = self.reserve();
-        let mut quiet = 0;
-        while *reserve == Reserve::Held {
-            match self.longest() {
-                Some(time) if time >= PATIENCE => {
-                    *reserve = Reserve::Free;
-                    self.is_free.store(true, SeqCst);
-                    return;
-                }
-                Some(_) => quiet = 0,
-                None => quiet += 1,
-            }
-            reserve = if quiet < QUIET {
-                self.changed.wait_timeout(reserve, TICK).unwrap_or_else(PoisonError::into_inner).0
-            } else {
-                quiet = 0;
-                self.sleeps.store(true, SeqCst);
-                // One that began before it could see the flag is looked for once more.
-                let reserve = match self.longest() {
-                    None => self.changed.wait(reserve).unwrap_or_else(PoisonError::into_inner),
-                    Some(_) => reserve,
-                };
-                self.sleeps.store(false, SeqCst);
-                reserve
-            };
+        if *reserve != Reserve::Held {
+            return false;
         }
+        match self.longest() {
+            Some(time) if time >= PATIENCE => {
+                *reserve = Reserve::Free;
+                self.is_free.store(true, SeqCst);
+                return false;
+            }
+            Some(_) => *quiet = 0,
+            None => *quiet += 1,
+        }
+        if *quiet < QUIET {
+            let _held = self.changed.wait_timeout(reserve, TICK).unwrap_or_else(PoisonError::into_inner);
+            return true;
+        }
+        *quiet = 0;
+        self.sleeps.store(true, SeqCst);
+        // One that began before it could see the flag is looked for once more.
+        if self.longest().is_none() {
+            let _held = self.changed.wait_timeout(reserve, SLEEP).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.sleeps.store(false, SeqCst);
+        true
     }
 }
 
