@@ -24,6 +24,26 @@ fn denied(said: &Kubectl) {
     assert!(!said.succeeded && is_denied, "{said:?}");
 }
 
+/// A namespace whose pods would join a mesh, and one of them: where nothing runs, cleaning up is let go.
+const SHOP: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {gate: mesh, istio-injection: enabled}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: default-deny, namespace: shop}
+spec:
+  podSelector: {}
+  policyTypes: [Ingress, Egress]
+  egress: [{ports: [{port: 53, protocol: UDP}, {port: 53}]}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: cart, namespace: shop}
+spec:
+  selector: {matchLabels: {app: cart}}
+  template: {metadata: {labels: {app: cart}}, spec: {containers: [{name: cart, image: example.com/cart}]}}
+";
+
 /// A control plane with a gate, and a namespace whose pods would join a mesh.
 async fn before_istio() -> (ControlPlane, Gate) {
     let plane = ControlPlane::new().await;
@@ -31,11 +51,11 @@ async fn before_istio() -> (ControlPlane, Gate) {
     Registration::new(&plane, &gate, Through::Url, "mesh").await;
     let (_, ready) = gate.get("/readyz?verbose").await.unwrap();
     assert!(ready.contains(&format!("[+]{NAME} ok: not installed\n")), "{ready}");
-    plane
-        .apply(
-            "{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {gate: mesh, istio-injection: enabled}}}",
-        )
-        .await;
+    plane.apply(SHOP).await;
+    eventually("the gate knows what runs", async || {
+        (gate.metric("portcullis_objects", "Workload").await > 0.0).then_some(())
+    })
+    .await;
     (plane, gate)
 }
 
