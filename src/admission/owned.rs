@@ -1,6 +1,6 @@
 //! What stood for the owner of a new workload: what the workload is compared with.
 //!
-//! An owner reference is written by whoever creates the object, so it never lets anything through. It
+//! The client that creates an object writes its owner references, so a reference never lets anything through. It
 //! only says what stood already, and the ratchet makes of a workload that is no more open than that a
 //! warning and not a denial. What a forged reference gains is bounded by this:
 //!

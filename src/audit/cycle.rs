@@ -291,7 +291,7 @@ impl Auditor {
                 }
             }
             let first = *changed_at.get_or_insert_with(Instant::now);
-            // What opened something is told of at once, however busy the cluster is.
+            // A lost protection is reported at once, however busy the cluster is.
             let loss = (!self.gone.is_empty()).then(|| *gone_at.get_or_insert_with(Instant::now) + AFTER_LOSS);
             look_at = (Instant::now() + QUIET).min(first + PATIENCE).min(scheduled).min(loss.unwrap_or(scheduled));
         }

@@ -40,7 +40,7 @@ pub(super) struct Teller {
     /// The verdict of each object and rule at the last scan; nothing before the first.
     known: Option<BTreeMap<Key, &'static str>>,
     budget: Budget,
-    /// The budget of what is told of lost policies: a flood of verdicts must not take it.
+    /// The budget for reports of lost policies: a flood of verdicts must not use it up.
     budget_of_losses: Budget,
     /// What was told of waivers, which stand at their stage for days.
     told: BTreeSet<(ObjectRef, String)>,

@@ -1,7 +1,7 @@
 //! Policies that are gone though the gate would have denied their deletion: by the garbage collector,
 //! which no webhook is asked about, while the gate was away, or past it.
 //!
-//! Who reads reports finds what they left open. Who was not asked is told here, at once.
+//! Reports show what stands open. A loss that no review allowed is reported here, at once.
 
 use jiff::Timestamp;
 

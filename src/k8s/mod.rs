@@ -64,7 +64,7 @@ impl Problem {
     }
 }
 
-/// How many problems of one object are told.
+/// How many problems of one object are reported.
 const MOST_PROBLEMS: usize = 1000;
 
 /// The kinds rules read. A kind and its group decide; versions of a kind that is read are alike in
